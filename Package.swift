@@ -1,0 +1,90 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+/// Settings every Swift target shares; a target adds to them, never drops one.
+let swift: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+/// Settings of the targets that have no business with raw memory: every use must say `unsafe`.
+let memorySafe: [SwiftSetting] = swift + [.strictMemorySafety()]
+
+/// C is optimised in debug builds too, so `swift test` stays usable.
+let c: [CSetting] = [
+    .unsafeFlags(["-O3"]),
+    .enableWarning("all"),
+    .enableWarning("extra"),
+    .treatAllWarnings(as: .error),
+]
+
+/// A test target named after the target it tests.
+func tests(_ target: String, uses: [Target.Dependency] = []) -> Target {
+    .testTarget(
+        name: target + "Tests",
+        dependencies: [.byName(name: target), "TestSupport"] + uses,
+        swiftSettings: swift
+    )
+}
+
+let package = Package(
+    name: "krea2",
+    products: [
+        .library(name: "Krea2", targets: ["Krea2"]),
+        .executable(name: "krea2", targets: ["Krea2CLI"]),
+    ],
+    targets: [
+        // MARK: System libraries
+
+        .systemLibrary(
+            name: "COpenBLAS",
+            pkgConfig: "openblas",
+            providers: [.apt(["libopenblas-dev"])]
+        ),
+        .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+
+        // MARK: C
+
+        .target(name: "CKernels", cSettings: c, linkerSettings: [.linkedLibrary("m")]),
+        .target(name: "CCodecs", dependencies: ["CPNG"], cSettings: c),
+
+        // MARK: Swift
+
+        .target(name: "Tensors", swiftSettings: swift + [.enableExperimentalFeature("Lifetimes")]),
+        .target(name: "Compute", dependencies: ["CKernels", "Tensors"], swiftSettings: swift),
+        .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: swift),
+        .target(name: "Tokenization", swiftSettings: memorySafe),
+        .target(
+            name: "Krea2",
+            dependencies: ["Checkpoints", "Compute", "Tensors", "Tokenization"],
+            swiftSettings: memorySafe
+        ),
+        .target(name: "Images", dependencies: ["CCodecs"], swiftSettings: memorySafe),
+        .executableTarget(
+            name: "Krea2CLI",
+            dependencies: ["Images", "Krea2"],
+            swiftSettings: memorySafe
+        ),
+
+        // MARK: Tests
+
+        .target(
+            name: "TestSupport",
+            dependencies: ["Tensors"],
+            path: "Tests/TestSupport",
+            swiftSettings: swift
+        ),
+        tests("Tensors"),
+        tests("Compute", uses: ["Tensors"]),
+        tests("Checkpoints", uses: ["Tensors"]),
+        tests("Tokenization"),
+        tests("Krea2", uses: ["Checkpoints", "Compute", "Tensors", "Tokenization"]),
+        tests("Images"),
+        tests("Krea2CLI", uses: ["Checkpoints", "Images", "Krea2", "Tensors"]),
+    ],
+    swiftLanguageModes: [.v6],
+    cLanguageStandard: .gnu17
+)

@@ -1,0 +1,50 @@
+/// One block of memory that a stage's buffers are cut from.
+///
+/// A stage lists its buffers once, in an initialiser that takes an arena. Run on a measuring arena
+/// the same code gives the size and the list that `--plan` and `--verbose` print; run on a real one
+/// it gives the tensors. Stages that follow each other cut from the same block.
+package struct Arena {
+    /// One buffer of the plan.
+    package struct Buffer: Sendable, Equatable {
+        /// What the buffer holds.
+        package let name: String
+        /// Its sizes.
+        package let shape: [Int]
+        /// Bytes it takes.
+        package let byteCount: Int
+    }
+
+    /// Buffers handed out so far, in order.
+    package private(set) var buffers: [Buffer] = []
+    /// Bytes from the start of the block to the end of the last buffer.
+    package private(set) var byteCount = 0
+
+    private let storage: Storage?
+    private static let alignment = 4096
+
+    /// An arena that only measures: its tensors must not be read or written.
+    package static func measuring() -> Arena { Arena(storage: nil) }
+
+    /// An arena that cuts from `storage`.
+    package init(_ storage: Storage) { self.init(storage: storage) }
+
+    private init(storage: Storage?) { self.storage = storage }
+
+    /// Cuts the next float32 buffer; traps when the block is too small.
+    ///
+    /// - Parameters:
+    ///   - name: What the buffer holds, for the printed plan.
+    ///   - shape: Sizes from the slowest axis to the fastest.
+    package mutating func tensor(_ name: String, _ shape: Int...) -> Tensor {
+        let size = shape.reduce(4, *)
+        let offset = byteCount
+        byteCount += (size + Self.alignment - 1) / Self.alignment * Self.alignment
+        buffers.append(Buffer(name: name, shape: shape, byteCount: size))
+        return Tensor(
+            storage ?? Storage(byteCount: size),
+            byteOffset: storage == nil ? 0 : offset,
+            shape: shape,
+            elementType: .float32
+        )
+    }
+}
