@@ -53,7 +53,7 @@ let package = Package(
 
         // MARK: Swift
 
-        .target(name: "Tensors", swiftSettings: swift + [.enableExperimentalFeature("Lifetimes")]),
+        .target(name: "Tensors", swiftSettings: swift),
         .target(name: "Compute", dependencies: ["CKernels", "Tensors"], swiftSettings: swift),
         .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: swift),
         .target(name: "Tokenization", swiftSettings: memorySafe),

@@ -35,6 +35,7 @@ package struct Arena {
     /// - Parameters:
     ///   - name: What the buffer holds, for the printed plan.
     ///   - shape: Sizes from the slowest axis to the fastest.
+    /// - Returns: A view that lives as long as the block; its contents are whatever was there.
     package mutating func tensor(_ name: String, _ shape: Int...) -> Tensor {
         let size = shape.reduce(4, *)
         let offset = byteCount
