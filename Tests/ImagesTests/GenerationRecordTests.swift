@@ -1,0 +1,190 @@
+import Testing
+
+@testable import Images
+
+/// A record as the command writes it.
+func sampleRecord(
+    engineVersion: String = "0.1.0",
+    prompt: String = "a fox walking in the snow",
+    negativePrompt: String? = nil,
+    seed: UInt64 = 42,
+    guidance: Float = 0,
+    shift: Float = 1.15,
+    digest: String = "sha256:0123456789abcdef"
+) -> GenerationRecord {
+    GenerationRecord(
+        engineVersion: engineVersion,
+        checkpoint: guidance > 0 ? .raw : .turbo,
+        digests: .init(
+            transformer: digest,
+            textEncoder: "sha256:11",
+            autoencoder: "sha256:22",
+            tokenizer: "sha256:33"
+        ),
+        prompt: prompt,
+        negativePrompt: negativePrompt,
+        seed: seed,
+        width: 1024,
+        height: 576,
+        steps: 8,
+        guidance: guidance,
+        shift: shift,
+        precision: "f32",
+        kernels: "avx512",
+        threads: 2,
+        imageIndex: 0
+    )
+}
+
+/// What stands in the last line of `parameters` for a guidance of 0.
+private let lastLine =
+    "Steps: 8, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 42, Size: 1024x576, "
+    + "Model hash: 0123456789, Model: krea2-turbo, Mu: 1.15, Version: krea2 0.1.0"
+
+/// The reason given for text that the decoder cannot read.
+private let invalid = "it is not valid JSON or holds a number out of range"
+
+struct GenerationRecordTests {
+    @Test func writesSortedJSON() throws {
+        let expected =
+            #"{"cfgScale":1,"checkpoint":"turbo","digests":{"autoencoder":"sha256:22","#
+            + #""textEncoder":"sha256:11","tokenizer":"sha256:33","#
+            + #""transformer":"sha256:0123456789abcdef"},"engineVersion":"0.1.0","#
+            + #""formatVersion":1,"guidance":0,"height":576,"imageIndex":0,"kernels":"avx512","#
+            + #""noise":"torch-cpu-float32","precision":"f32","#
+            + #""prompt":"a/b \"狐\"\n\u0000","seed":42,"shift":1.15,"steps":8,"threads":2,"#
+            + #""width":1024}"#
+        #expect(try sampleRecord(prompt: "a/b \"狐\"\n\0").json() == expected)
+    }
+
+    @Test(arguments: awkwardTexts + ["nul\0nul"])
+    func survivesAPicture(text: String) throws {
+        let record = sampleRecord(prompt: text, negativePrompt: text, guidance: 3.5)
+        let image = try randomImage(width: 2, height: 2)
+        let description = try PNG.readText(PNG.encode(image, metadata: record))
+        let found = try #require(try description.record())
+        #expect(found == record)
+        #expect(Array(found.prompt.unicodeScalars) == Array(text.unicodeScalars))
+        #expect(
+            description.texts.map(\.keyword) == ["XML:com.adobe.xmp", "parameters", "krea2"]
+        )
+        let parameters = try #require(description.text("parameters"))
+        #expect(Array(parameters.unicodeScalars) == Array(record.parameters.unicodeScalars))
+    }
+
+    @Test func keepsNumbersExactly() throws {
+        var random = SeededGenerator(seed: 7)
+        let seeds: [UInt64] = [0, 1 << 53 + 1, UInt64(Int64.max)]
+        for index in 0..<500 {
+            let record = sampleRecord(
+                seed: seeds[index % 3],
+                guidance: Float(bitPattern: UInt32.random(in: 0..<0x7F80_0000, using: &random)),
+                shift: Float.random(in: -4...4, using: &random)
+            )
+            let found = try GenerationRecord(json: record.json())
+            #expect(found.seed == record.seed)
+            #expect(found.guidance.bitPattern == record.guidance.bitPattern)
+            #expect(found.cfgScale.bitPattern == record.cfgScale.bitPattern)
+            #expect(found.shift.bitPattern == record.shift.bitPattern)
+        }
+    }
+
+    @Test func passesOverUnknownKeys() throws {
+        let record = sampleRecord()
+        let json = try record.json()
+        let extended = #"{"aNewKey":{"a":[1,null]},"# + json.dropFirst()
+        #expect(try GenerationRecord(json: extended) == record)
+    }
+
+    @Test(arguments: [
+        ("", invalid), ("[1]", "it is not a JSON object"),
+        ("{", invalid), ("{}", "formatVersion is missing"),
+        (#"{"formatVersion":2}"#, "format 2, expected 1 to 1"),
+        (#"{"formatVersion":0}"#, "format 0, expected 1 to 1"),
+        (#"{"formatVersion":"1"}"#, "formatVersion has an unusable value"),
+        (#"{"formatVersion":null}"#, "formatVersion is null"),
+        (#"{"formatVersion":1}"#, "engineVersion is missing"),
+        ("\u{0}", invalid),
+        (String(repeating: "[", count: 100_000), invalid),
+        (String(repeating: #"{"a":"#, count: 100_000), invalid),
+    ])
+    func namesWhatIsWrong(json: String, reason: String) {
+        #expect(throws: ImageError.invalidRecord(reason: reason)) {
+            try GenerationRecord(json: json)
+        }
+    }
+
+    @Test(arguments: [
+        (#""seed":42"#, #""seed":-1"#, invalid),
+        (#""seed":42"#, #""seed":1.5"#, invalid),
+        (#""seed":42"#, #""seed":9223372036854775808"#, "seed 9223372036854775808"),
+        (#""seed":42"#, #""seed":99999999999999999999"#, invalid),
+        (#""width":1024"#, #""width":0"#, "0 x 576 pixels"),
+        (#""width":1024"#, #""width":9223372036854775807"#, "9223372036854775807 x 576"),
+        (#""steps":8"#, #""steps":0"#, "0 steps"),
+        (#""threads":2"#, #""threads":-2"#, "-2 threads"),
+        (#""imageIndex":0"#, #""imageIndex":-1"#, "image index -1"),
+        (#""cfgScale":1"#, #""cfgScale":3"#, "cfgScale 3.0, expected guidance + 1 = 1.0"),
+        (#""guidance":0"#, #""guidance":1e999"#, invalid),
+        (#""checkpoint":"turbo""#, #""checkpoint":"base""#, "checkpoint has an unusable value"),
+        (#""tokenizer":"#, #""tokeniser":"#, "digests.tokenizer is missing"),
+        (#""prompt":"#, #""Prompt":"#, "prompt is missing"),
+    ])
+    func refusesImpossibleValues(found: String, replacement: String, reason: String) throws {
+        let json = try sampleRecord().json()
+        #expect(json.contains(found))
+        let error = #expect(throws: ImageError.self) {
+            try GenerationRecord(json: json.replacing(found, with: replacement))
+        }
+        guard case .invalidRecord(let actual) = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(actual.hasPrefix(reason), "\(actual)")
+    }
+
+    @Test(arguments: [Float.nan, .infinity, -.infinity])
+    func refusesToWriteWhatIsNotANumber(number: Float) {
+        #expect(throws: ImageError.unwritableRecord(reason: "it contains the number \(number)")) {
+            try sampleRecord(shift: number).json()
+        }
+    }
+}
+
+struct GenerationParametersTests {
+    @Test func namesPromptAndValues() {
+        #expect(sampleRecord(prompt: "a fox").parameters == "a fox\n" + lastLine)
+        #expect(sampleRecord(prompt: "").parameters == lastLine)
+        #expect(sampleRecord(prompt: "a\nb\0").parameters == "a\nb\u{FFFD}\n" + lastLine)
+    }
+
+    @Test func namesTheNegativePromptOnlyWithGuidance() {
+        #expect(sampleRecord(prompt: "a", negativePrompt: "b").parameters == "a\n" + lastLine)
+        let guided =
+            lastLine
+            .replacing("CFG scale: 1,", with: "CFG scale: 4.5,")
+            .replacing("krea2-turbo", with: "krea2-raw")
+        #expect(
+            sampleRecord(prompt: "a", negativePrompt: "b, c", guidance: 3.5).parameters
+                == "a\nNegative prompt: b, c\n" + guided
+        )
+        #expect(
+            sampleRecord(prompt: "a", negativePrompt: "", guidance: 3.5).parameters
+                == "a\n" + guided
+        )
+    }
+
+    @Test(arguments: [
+        ("1-beta", "krea2 1-beta"), ("a,b", #""krea2 a,b""#), ("a:b", #""krea2 a:b""#),
+        ("a\n\t\"\\", #""krea2 a\n\u0009\"\\""#), ("say \"hi\"", "krea2 say \"hi\""),
+    ])
+    func quotesLikeTheWebInterface(version: String, expected: String) {
+        let parameters = sampleRecord(engineVersion: version).parameters
+        #expect(parameters.hasSuffix("Version: " + expected))
+    }
+
+    @Test(arguments: [("sha256:abcdef0123456789", "abcdef0123"), ("abc", "abc"), ("", "")])
+    func shortensTheDigest(digest: String, expected: String) {
+        #expect(sampleRecord(digest: digest).parameters.contains("Model hash: \(expected), Model:"))
+    }
+}
