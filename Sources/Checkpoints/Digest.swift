@@ -1,0 +1,63 @@
+import Tensors
+
+extension Checkpoint {
+    /// A short name for the content of all files, to tell in a picture which weights made it.
+    ///
+    /// One file gives its own digest. Several give `shards-sha256:` and the hash of the lines
+    /// `digest name` in the order of `files`. See `SafetensorsFile.digest()` for how sure it is.
+    package func digest() throws(CheckpointError) -> String {
+        if files.count == 1 { return try files[0].digest() }
+        var lines = ""
+        for file in files { lines += "\(try file.digest()) \(file.name)\n" }
+        var hash = SHA256()
+        Array(lines.utf8).withUnsafeBytes { hash.update($0) }
+        return "shards-sha256:" + hash.digest()
+    }
+}
+
+extension SafetensorsFile {
+    /// Largest file that is hashed as a whole.
+    static let wholeByteCount = 64 << 20
+    /// Places in the data part of larger files that are hashed.
+    static let sampleCount = 64
+    /// Bytes hashed at each place.
+    static let sampleByteCount = 64 << 10
+
+    /// A short name for the content of the file.
+    ///
+    /// Files up to 64 MiB give `sha256:` and the SHA-256 of all bytes. Reading every byte of a
+    /// larger one for every picture would take longer than some pictures, so it gives
+    /// `sampled-sha256:` and the SHA-256 of, in this order: everything before the data part; the
+    /// size of the file as 8 little-endian bytes; 64 samples of 64 KiB of the data part, sample
+    /// `i` at byte `i · ⌊(bytes of data − 65536) / 63⌋`. That tells trained models apart, and a
+    /// download cut short from a whole one; it does not prove that two files are equal.
+    ///
+    /// Throws if the file changed meanwhile.
+    package func digest() throws(CheckpointError) -> String {
+        try digest(wholeUpTo: Self.wholeByteCount)
+    }
+
+    /// The digest with another limit for hashing all bytes.
+    func digest(wholeUpTo limit: Int) throws(CheckpointError) -> String {
+        let isWhole = file.byteCount <= limit
+        let hash = file.withBytes { bytes in
+            var hash = SHA256()
+            if isWhole { hash.update(bytes) } else { sample(bytes, into: &hash) }
+            return hash.digest()
+        }
+        try checkUnchanged()
+        return (isWhole ? "sha256:" : "sampled-sha256:") + hash
+    }
+
+    private func sample(_ bytes: UnsafeRawBufferPointer, into hash: inout SHA256) {
+        hash.update(UnsafeRawBufferPointer(rebasing: bytes.prefix(headerByteCount)))
+        withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { hash.update($0) }
+        let data = bytes.dropFirst(headerByteCount)
+        let length = min(Self.sampleByteCount, data.count)
+        let stride = (data.count - length) / (Self.sampleCount - 1)
+        for index in 0..<Self.sampleCount {
+            let sample = data.dropFirst(index * stride).prefix(length)
+            hash.update(UnsafeRawBufferPointer(rebasing: sample))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+package import Tensors
+
+/// Collects tensors and writes them as a safetensors file.
+///
+/// The data part starts at a multiple of 8 bytes; in it wider element types come first and names
+/// are in order within a type, so every tensor starts at a multiple of its element's size.
+package struct SafetensorsWriter {
+    private var metadata: [String: String]
+    private var tensors: [String: Tensor] = [:]
+
+    /// Starts with no tensors.
+    ///
+    /// - Parameter metadata: Free-form text for `__metadata__`; left out when empty.
+    package init(metadata: [String: String] = [:]) {
+        self.metadata = metadata
+    }
+
+    /// Adds a tensor; its elements are read when the file is written.
+    ///
+    /// - Parameters:
+    ///   - name: Name in the file; neither taken yet nor `__metadata__`.
+    ///   - tensor: Elements of any type, written as they are.
+    package mutating func add(_ name: String, _ tensor: Tensor) {
+        precondition(name != "__metadata__", "\(name) is not a tensor's name")
+        precondition(tensors[name] == nil, "tensor \(name) added twice")
+        tensors[name] = tensor
+    }
+
+    /// Adds a copy of elements.
+    ///
+    /// - Parameters:
+    ///   - name: Name in the file; neither taken yet nor `__metadata__`.
+    ///   - elements: Row-major values, as many as the shape holds.
+    ///   - elementType: What they are in the file; of the same size as `Element`.
+    ///   - shape: Sizes from the slowest axis to the fastest.
+    package mutating func add<Element: BitwiseCopyable>(
+        _ name: String,
+        _ elements: [Element],
+        as elementType: ElementType,
+        shape: [Int]
+    ) {
+        let byteCount = elements.count * elementType.byteCount
+        precondition(MemoryLayout<Element>.stride == elementType.byteCount, "\(Element.self)")
+        precondition(shape.reduce(1, *) == elements.count, "\(elements.count) for \(shape)")
+        let storage = Storage(byteCount: byteCount)
+        elements.withUnsafeBytes { storage.bytes.copyMemory(from: $0) }
+        add(name, Tensor(storage, byteOffset: 0, shape: shape, elementType: elementType))
+    }
+
+    /// Writes the file under a temporary name beside `path` and moves it there when it is complete.
+    ///
+    /// On failure nothing is left behind and what was at `path` stays.
+    ///
+    /// - Parameters:
+    ///   - path: Path of the new file; its folder exists.
+    ///   - isOverwriting: Whether a file at `path` is replaced.
+    /// - Throws: `.exists` where a file is not to be overwritten, `.cannotWrite` for all that the
+    ///   system refuses.
+    package func write(to path: String, overwriting isOverwriting: Bool = false)
+        throws(CheckpointError)
+    {
+        let inOrder = tensors.sorted {
+            ($1.value.elementType.byteCount, $0.key) < ($0.value.elementType.byteCount, $1.key)
+        }
+        let header = header(inOrder)
+        guard header.count <= SafetensorsHeader.longest + SafetensorsHeader.lengthByteCount else {
+            let limit = SafetensorsHeader.longest
+            throw .cannotWrite(path: path, reason: "its header would exceed \(limit) bytes")
+        }
+        let file = try NewFile(path: path, overwriting: isOverwriting)
+        try header.span.withUnsafeBytes { bytes throws(CheckpointError) in try file.write(bytes) }
+        for (_, tensor) in inOrder where tensor.count > 0 {
+            try file.write(UnsafeRawBufferPointer(start: tensor.address, count: tensor.byteCount))
+        }
+        try file.finish()
+    }
+
+    /// The length, the JSON and blanks up to a multiple of 8 bytes.
+    private func header(_ inOrder: [(key: String, value: Tensor)]) -> [UInt8] {
+        var members: [String] = []
+        if !metadata.isEmpty {
+            let pairs = metadata.sorted { $0.key < $1.key }
+                .map { Self.quoted($0.key) + ":" + Self.quoted($0.value) }
+            members.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
+        }
+        var offset = 0
+        for (name, tensor) in inOrder {
+            let shape = tensor.shape.map(String.init).joined(separator: ",")
+            let end = offset + tensor.byteCount
+            members.append(
+                "\(Self.quoted(name)):{\"dtype\":\"\(tensor.elementType.rawValue)\","
+                    + "\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}"
+            )
+            offset = end
+        }
+        var text = Array("{\(members.joined(separator: ","))}".utf8)
+        while text.count % 8 != 0 { text.append(UInt8(ascii: " ")) }
+        return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text
+    }
+
+    /// A JSON string.
+    private static func quoted(_ text: String) -> String {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"", "\\": quoted += "\\\(scalar)"
+            case "\0"..<" ":
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        return quoted + "\""
+    }
+}
