@@ -1,7 +1,7 @@
 """Writes safetensors files of random values, quickly and in little memory.
 
-Normal values are drawn once, a prime number of them. A tensor takes them in a circle from a place of
-its own, so that rows never line up; each mean, deviation and type is converted once.
+Normal values are drawn once, a prime number of them. A tensor takes them in a circle from a place
+of its own, so that rows never line up; each mean, deviation and type is converted once.
 """
 
 import json

@@ -247,7 +247,8 @@ def autoencoder(sizes: Sizes) -> Iterator[Spec]:
     for stage, (inputs, outputs) in enumerate(stages):
         name = f"decoder.up_blocks.{stage}"
         for index in range(3):
-            yield from _residual(f"{name}.resnets.{index}", inputs if index == 0 else outputs, outputs)
+            yield from _residual(f"{name}.resnets.{index}", inputs, outputs)
+            inputs = outputs
         if stage < 3:
             name += ".upsamplers.0"
             yield from _convolution(f"{name}.resample.1", outputs // 2, outputs, 3, 3)
