@@ -1,1 +1,5 @@
-print("krea2")
+import Glibc
+
+exit(
+    Krea2Command.run(Array(CommandLine.arguments.dropFirst()), console: .process()).rawValue
+)
