@@ -1,0 +1,270 @@
+import Krea2
+
+/// `krea2 generate`: text to PNG files.
+enum Generate {
+    static let command = Command(
+        GenerateSettings.table,
+        summary: "text to PNG",
+        synopsis: "[options] PROMPT",
+        notes: """
+
+            Built-in recommendations of the checkpoint come first, then the --config file, then \
+            flags. Standard output carries one line per picture, its path; everything else goes to \
+            standard error.
+
+            Several pictures need different names: a pattern with {seed}, {index} or %03d gives \
+            them, otherwise name.png is followed by name_2.png, name_3.png and so on. {index} and \
+            %03d count from 0. Files that exist are replaced only with --force.
+            """,
+        body: run
+    )
+
+    private static func run(
+        _ scan: OptionTable<GenerateSettings>.Scan,
+        _ console: Console
+    ) throws(Failure) {
+        try run(settings(from: scan), console)
+    }
+
+    /// What a command line and the `--config` file it names ask for; flags win over the file.
+    static func settings(
+        from scan: OptionTable<GenerateSettings>.Scan
+    ) throws(Failure) -> GenerateSettings {
+        let table = GenerateSettings.table
+        var settings = GenerateSettings()
+        if let path = scan.value("config") {
+            try table.apply(ConfigFile.read(path, for: table), to: &settings)
+        }
+        try table.apply(scan.given, to: &settings)
+        if let prompt = scan.positionals.first {
+            guard scan.value("prompt") == nil else {
+                throw wrongUsage("the prompt is given twice, as an argument and with --prompt")
+            }
+            settings.prompt = prompt
+        }
+        return settings
+    }
+
+    /// Longest prompt read from standard input, in bytes; the model reads far less.
+    static let promptByteLimit = 1 << 20
+
+    private static func run(
+        _ settings: GenerateSettings,
+        _ console: Console
+    ) throws(Failure) {
+        let reporter = Reporter(settings, console)
+        let seed = try firstSeed(settings)
+        let outputs = try checkOutputs(settings, seed: seed, console)
+        let prompt = try prompt(settings, console)
+        Interruption.listen()
+
+        let discovery = ModelDiscovery(environment: console.environment, disk: .real)
+        let pipeline = try openPipeline(settings, discovery)
+        let request = try request(settings, prompt: prompt, seed: seed, pipeline, reporter)
+        let (resolved, plan) = try mappingErrors { () throws(GenerationError) in
+            (try pipeline.resolve(request), try pipeline.plan(request))
+        }
+        guard settings.negativePrompt == nil || resolved.guidance > 0 else {
+            throw wrongUsage(
+                "--negative-prompt needs guidance, which is off here (cfg 0); give --cfg too"
+            )
+        }
+        if settings.isPlan {
+            try console.print(planText(plan, resolved, isJSON: settings.isJSON))
+            return
+        }
+        reporter.start(
+            resolved,
+            pipeline.summary,
+            plan: settings.isVerbose ? plan : nil,
+            threads: threads(settings)
+        )
+
+        let begin = console.now()
+        let dump = settings.dump.map { _ in Dump() }
+        let images = try generate(request, pipeline, dump, reporter)
+        let seconds = (console.now() - begin) / .seconds(1)
+        for (image, path) in zip(images, outputs) {
+            let picture = PictureFile(
+                image,
+                resolved,
+                request: request,
+                summary: pipeline.summary,
+                threads: threads(settings),
+                hasMetadata: settings.hasMetadata
+            )
+            try picture.write(to: path, overwrites: settings.overwrites, console)
+            guard path != "-" else { continue }
+            try console.print(reporter.resultLine(image, path: path, seconds: seconds))
+        }
+        guard let dump, let path = settings.dump else { return }
+        try mappingErrors { () throws(GenerationError) in
+            try dump.write(to: path, overwriting: settings.overwrites)
+        }
+    }
+
+    /// A usage failure of this subcommand.
+    static func wrongUsage(_ message: String) -> Failure {
+        .usage(message, of: "generate")
+    }
+
+    /// Runs engine code; its errors become failures with exit codes.
+    private static func mappingErrors<Result>(
+        _ body: () throws(GenerationError) -> Result
+    ) throws(Failure) -> Result {
+        do {
+            return try body()
+        } catch {
+            throw Failure(error)
+        }
+    }
+}
+
+// MARK: Before the model is opened
+
+extension Generate {
+    /// The given seed, or one from the system's generator.
+    ///
+    /// Random seeds stay below 2³²: the noise generator reads no more bits, and names stay short.
+    private static func firstSeed(_ settings: GenerateSettings) throws(Failure) -> UInt64 {
+        guard let seed = settings.seed else { return UInt64(UInt32.random(in: .min ... .max)) }
+        let last = UInt64(Int64.max)
+        guard seed <= last - UInt64(settings.imageCount - 1) else {
+            throw wrongUsage(
+                "--seed: \(seed) leaves no room for \(settings.imageCount) pictures, "
+                    + "the last seed is \(last)"
+            )
+        }
+        return seed
+    }
+
+    /// The paths of all pictures, each of them writable; `-` is standard output.
+    private static func checkOutputs(
+        _ settings: GenerateSettings,
+        seed: UInt64,
+        _ console: Console
+    ) throws(Failure) -> [String] {
+        let names: OutputNames
+        do {
+            names = try OutputNames(settings.output)
+        } catch {
+            throw wrongUsage("--output: \(error.reason)")
+        }
+        let paths = names.paths(seed: seed, count: settings.imageCount)
+        guard !settings.isPlan else { return paths }
+        if names.isStandardOutput {
+            guard settings.imageCount == 1 else {
+                throw wrongUsage("--output - takes one picture, not \(settings.imageCount)")
+            }
+            guard !settings.isJSON else {
+                throw wrongUsage("--output - and --json both want standard output")
+            }
+            guard !console.outputIsTerminal else {
+                throw wrongUsage("--output -: standard output is a terminal; redirect it")
+            }
+        }
+        try OutputNames.check(
+            (names.isStandardOutput ? [] : paths) + (settings.dump.map { [$0] } ?? []),
+            overwrites: settings.overwrites
+        )
+        return paths
+    }
+
+    /// The prompt's text, from standard input when it is `-`.
+    private static func prompt(
+        _ settings: GenerateSettings,
+        _ console: Console
+    ) throws(Failure) -> String {
+        guard let prompt = settings.prompt else {
+            throw wrongUsage("a prompt is missing (\"\" is an empty one, - reads standard input)")
+        }
+        guard prompt == "-" else { return prompt }
+        let bytes = try console.readInput(promptByteLimit)
+        guard var text = String(validating: bytes, as: UTF8.self) else {
+            throw Failure(.badData, "standard input: the prompt is not UTF-8")
+        }
+        if let last = text.last, last.isNewline { text.removeLast() }
+        return text
+    }
+}
+
+// MARK: With the model open
+
+extension Generate {
+    /// Threads to compute with.
+    static func threads(_ settings: GenerateSettings) -> Int {
+        settings.threads ?? PipelineOptions().threads
+    }
+
+    private static func openPipeline(
+        _ settings: GenerateSettings,
+        _ discovery: ModelDiscovery
+    ) throws(Failure) -> Pipeline {
+        let found = try discovery.resolve(settings.model, variant: settings.variant)
+        return try mappingErrors { () throws(GenerationError) in
+            let files = try ModelFiles.locate(
+                found.path,
+                textEncoder: settings.textEncoder,
+                autoencoder: settings.autoencoder,
+                tokenizer: settings.tokenizer,
+                searchFolders: discovery.searchFolders
+            )
+            return try Pipeline(
+                files,
+                options: PipelineOptions(
+                    threads: threads(settings),
+                    variant: settings.variant ?? found.origin.variant
+                )
+            )
+        }
+    }
+
+    /// The request in the engine's terms, with the size rounded.
+    private static func request(
+        _ settings: GenerateSettings,
+        prompt: String,
+        seed: UInt64,
+        _ pipeline: Pipeline,
+        _ reporter: Reporter
+    ) throws(Failure) -> GenerationRequest {
+        let wanted = (settings.size ?? .aspect(.square)).size(
+            resolutionClass: pipeline.summary.resolutionClass
+        )
+        let size = wanted.rounded
+        if size != wanted {
+            reporter.message(
+                "size \(wanted.width)x\(wanted.height) is rounded up to "
+                    + "\(size.width)x\(size.height), multiples of \(PictureSize.multiple)"
+            )
+        }
+        return GenerationRequest(
+            prompt: prompt,
+            negativePrompt: settings.negativePrompt,
+            width: size.width,
+            height: size.height,
+            steps: settings.steps,
+            guidance: settings.guidance?.official,
+            shift: settings.shift,
+            seed: seed,
+            imageCount: settings.imageCount
+        )
+    }
+
+    private static func generate(
+        _ request: GenerationRequest,
+        _ pipeline: Pipeline,
+        _ dump: Dump?,
+        _ reporter: Reporter
+    ) throws(Failure) -> [GeneratedImage] {
+        defer { reporter.endProgress() }
+        return try mappingErrors { () throws(GenerationError) in
+            try pipeline.generate(
+                request,
+                messages: reporter.message,
+                progress: reporter.progress,
+                isCancelled: { Interruption.isRequested },
+                dump: dump
+            )
+        }
+    }
+}

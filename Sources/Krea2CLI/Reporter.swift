@@ -1,0 +1,162 @@
+import Krea2
+
+/// What `krea2 generate` says on standard error while it works.
+///
+/// With `--progress json` every line is a JSON object, messages and settings included.
+final class Reporter {
+    private let console: Console
+    private let isQuiet: Bool
+    private let isJSON: Bool
+    private let resultsAreJSON: Bool
+    private var renderer: ProgressRenderer?
+
+    init(_ settings: GenerateSettings, _ console: Console) {
+        self.console = console
+        isQuiet = settings.isQuiet
+        isJSON = settings.progress == .json
+        resultsAreJSON = settings.isJSON
+        let form: ProgressRenderer.Form? =
+            switch settings.progress {
+            case .auto where settings.isQuiet: nil
+            case .auto where console.errorsAreTerminal: .bar(columns: console.columns())
+            case .auto, .plain: .plain
+            case .json: .json
+            case .none: nil
+            }
+        renderer = form.map { ProgressRenderer($0, start: console.now()) }
+    }
+
+    /// One line for people.
+    func message(_ text: String) {
+        guard !isQuiet else { return }
+        endProgress()
+        if isJSON {
+            console.writeErrors(Array(JSONText.line(MessageEvent(text: text)).utf8))
+        } else {
+            console.note("krea2: " + text.escapingControls)
+        }
+    }
+
+    /// Echoes every effective value once.
+    ///
+    /// - Parameters:
+    ///   - resolved: All values of the run.
+    ///   - summary: The model's files, listed with `--verbose`.
+    ///   - plan: Predicted memory, given with `--verbose`.
+    ///   - threads: Threads computed with.
+    func start(
+        _ resolved: ResolvedRequest,
+        _ summary: ModelSummary,
+        plan: GenerationPlan?,
+        threads: Int
+    ) {
+        let settings = EffectiveSettings(resolved, summary, threads: threads)
+        if !isQuiet {
+            if isJSON {
+                console.writeErrors(Array(JSONText.line(settings).utf8))
+            } else {
+                console.note("krea2: " + settings.line)
+            }
+        }
+        if let plan {
+            for part in summary.parts {
+                message(
+                    "\(part.name): \(part.path), \(part.tensorCount) tensors, "
+                        + "\(part.elementTypes.joined(separator: " ")), \(byteText(part.byteCount))"
+                )
+            }
+            message("activations: \(byteText(plan.arenaBytes)) in one arena")
+        }
+        renderer = renderer.map { ProgressRenderer($0.form, start: console.now()) }
+    }
+
+    /// Shows how far the work is.
+    func progress(_ progress: GenerationProgress) {
+        guard let text = renderer?.text(for: progress, at: console.now()) else { return }
+        console.writeErrors(Array(text.utf8))
+    }
+
+    /// Leaves the bar's line, if there is one.
+    func endProgress() {
+        guard let text = renderer?.ending() else { return }
+        console.writeErrors(Array(text.utf8))
+    }
+
+    /// One line of results.
+    func resultLine(_ image: GeneratedImage, path: String, seconds: Double) -> String {
+        guard resultsAreJSON else { return path }
+        let result = PictureResult(
+            path: path,
+            seed: image.seed,
+            width: image.width,
+            height: image.height,
+            seconds: seconds
+        )
+        return String(JSONText.line(result).dropLast())
+    }
+}
+
+/// A message in `--progress json`.
+private struct MessageEvent: Encodable {
+    let event = "message"
+    let text: String
+}
+
+/// One line of `--json`.
+private struct PictureResult: Encodable {
+    let path: String
+    let seed: UInt64
+    let width: Int
+    let height: Int
+    /// Wall time of the whole run, shared by all its pictures.
+    let seconds: Double
+}
+
+/// Every value that decides what the picture looks like, after all defaults.
+struct EffectiveSettings: Encodable {
+    let event = "settings"
+    let variant: String
+    let variantSource: String
+    let width: Int
+    let height: Int
+    let steps: Int
+    let cfg: Float
+    let cfgScale: Float
+    let mu: Float
+    let seed: UInt64
+    let images: Int
+    let precision = Precision.f32.rawValue
+    let kernels: String
+    let threads: Int
+
+    init(_ resolved: ResolvedRequest, _ summary: ModelSummary, threads: Int) {
+        variant = resolved.variant.rawValue
+        variantSource = summary.variantSource
+        width = resolved.width
+        height = resolved.height
+        steps = resolved.steps
+        cfg = resolved.guidance
+        cfgScale = resolved.guidance + 1
+        mu = resolved.shift
+        seed = resolved.seed
+        images = resolved.imageCount
+        kernels = Engine.kernelLevel
+        self.threads = threads
+    }
+
+    /// The values in one line.
+    var line: String {
+        [
+            "variant \(variant) (\(variantSource))",
+            "size \(width)x\(height)",
+            "steps \(steps)",
+            "cfg \(cfg.short) (cfg-scale \(cfgScale.short))",
+            "mu \(mu.short)",
+            "seed \(seed)",
+            "images \(images)",
+            "precision \(precision)",
+            "kernels \(kernels)",
+            "threads \(threads)",
+        ].joined(separator: ", ")
+    }
+}
