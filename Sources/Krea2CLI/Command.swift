@@ -82,7 +82,7 @@ extension OptionDescription {
 enum Krea2Command {
     /// Every subcommand, in the order of the help.
     static let all: [Command] = [
-        Generate.command, Models.command, Info.command, CompletionScripts.command,
+        Generate.command, Inspect.command, Models.command, Info.command, CompletionScripts.command,
     ]
 
     /// Runs a whole command line.

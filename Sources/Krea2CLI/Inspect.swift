@@ -1,0 +1,169 @@
+import Krea2
+
+/// What `krea2 inspect` can be told.
+struct InspectSettings: Equatable, Sendable {
+    var isJSON = false
+
+    static let table = OptionTable<InspectSettings>(
+        command: "inspect",
+        positional: Positional(name: "FILE", counts: 1...10_000, completion: .files),
+        options: [
+            Option("json", help: "one JSON object a file instead of text") { settings, _ in
+                settings.isJSON = true
+            }
+        ]
+    )
+}
+
+/// `krea2 inspect`: what model files and generated pictures are, from their headers.
+enum Inspect {
+    static let command = Command(
+        InspectSettings.table,
+        summary: "what a model file, a model folder or a generated picture is",
+        synopsis: "[options] FILE...",
+        notes: """
+
+            Reads headers only. Of a picture it prints the size and the text in it: the settings \
+            that made it. Of weights it prints what they are, their sizes, element types and \
+            metadata. FILE is a PNG, a safetensors file, an index of shards, or a folder.
+            """,
+        body: run
+    )
+
+    private static func run(
+        _ scan: OptionTable<InspectSettings>.Scan,
+        _ console: Console
+    ) throws(Failure) {
+        var settings = InspectSettings()
+        try InspectSettings.table.apply(scan.given, to: &settings)
+        // A bad file does not hide what the others are; the first failure gives the exit code.
+        var last: Failure?
+        for path in scan.positionals {
+            do {
+                for report in try reports(path) {
+                    try console.print(settings.isJSON ? report.json : report.text)
+                }
+            } catch {
+                if let last { console.note(last.line) }
+                last = Failure(last?.code ?? error.code, error.message)
+            }
+        }
+        if let last { throw last }
+    }
+
+    /// One thing's facts, ready to print.
+    struct Report {
+        var text: String
+        var json: String
+    }
+
+    private static func reports(_ path: String) throws(Failure) -> [Report] {
+        if let picture = try PictureReport(path: path) {
+            return [Report(text: picture.text, json: picture.json)]
+        }
+        let parts = partFolders(of: path)
+        var reports: [Report] = []
+        for part in parts.isEmpty ? [path] : parts {
+            let model: ModelInspection
+            do {
+                model = try ModelInspection(path: part)
+            } catch {
+                throw Failure(error)
+            }
+            let report = ModelReport(model)
+            reports.append(Report(text: report.text, json: report.json))
+        }
+        return reports
+    }
+
+    /// The folders with weights in a diffusers directory; empty for anything else.
+    private static func partFolders(of path: String) -> [String] {
+        guard FileKind(of: path) == .folder else { return [] }
+        return ["transformer", "text_encoder", "vae"].map { "\(path)/\($0)" }
+            .filter { FileKind(of: $0) == .folder }
+    }
+}
+
+/// The facts of one set of weights, in words.
+struct ModelReport {
+    private let model: ModelInspection
+
+    init(_ model: ModelInspection) {
+        self.model = model
+    }
+
+    /// Several lines for people.
+    var text: String {
+        let types = model.elementTypes.map {
+            "\($0.name) \($0.tensorCount) (\(byteText($0.byteCount)))"
+        }
+        let sizes = model.sizes.map { "\($0.name) \($0.value)" }
+        var lines = ["\(model.path): \(kindText)"]
+        if model.files.count > 1 { lines.append("  files     \(model.files.count)") }
+        lines.append(
+            "  tensors   \(model.tensorCount), \(model.parameterCount) elements, "
+                + byteText(model.byteCount)
+        )
+        lines.append("  types     \(types.joined(separator: ", "))")
+        if !sizes.isEmpty { lines.append("  sizes     \(sizes.joined(separator: ", "))") }
+        if !model.prefix.isEmpty { lines.append("  prefix    \(model.prefix)") }
+        for key in model.metadata.keys.sorted() {
+            lines.append("  metadata  \(key) = \(model.metadata[key] ?? "")")
+        }
+        return lines.map(\.escapingControls).joined(separator: "\n")
+    }
+
+    /// One line for programs.
+    var json: String {
+        let facts = Facts(
+            file: model.path,
+            kind: model.kind.rawValue,
+            prefix: model.prefix,
+            files: model.files,
+            tensorCount: model.tensorCount,
+            parameterCount: model.parameterCount,
+            byteCount: model.byteCount,
+            elementTypes: model.elementTypes.map {
+                .init(name: $0.name, tensorCount: $0.tensorCount, byteCount: $0.byteCount)
+            },
+            sizes: Dictionary(
+                model.sizes.map { ($0.name, $0.value) },
+                uniquingKeysWith: { first, _ in first }
+            ),
+            metadata: model.metadata
+        )
+        return String(JSONText.line(facts).dropLast())
+    }
+
+    private var kindText: String {
+        switch model.kind {
+        case .officialTransformer: "Krea 2 transformer, official names"
+        case .diffusersTransformer: "Krea 2 transformer, diffusers names"
+        case .textEncoder: "Qwen3-VL text encoder"
+        case .plainLanguageModel: "Qwen3 language model without vision, not Krea 2's text encoder"
+        case .diffusersAutoencoder: "Qwen-Image autoencoder, diffusers names"
+        case .wanAutoencoder: "Qwen-Image autoencoder, Wan names"
+        case .dump: "intermediate tensors of krea2 generate --dump"
+        case .unknown: "tensors of no known model"
+        }
+    }
+
+    private struct Facts: Encodable {
+        struct TypeCount: Encodable {
+            let name: String
+            let tensorCount: Int
+            let byteCount: Int
+        }
+
+        let file: String
+        let kind: String
+        let prefix: String
+        let files: [String]
+        let tensorCount: Int
+        let parameterCount: Int
+        let byteCount: Int
+        let elementTypes: [TypeCount]
+        let sizes: [String: Int]
+        let metadata: [String: String]
+    }
+}
