@@ -53,13 +53,14 @@ let package = Package(
 
         // MARK: Swift
 
+        .target(name: "JSON", swiftSettings: memorySafe),
         .target(name: "Tensors", swiftSettings: swift),
         .target(name: "Compute", dependencies: ["CKernels", "Tensors"], swiftSettings: swift),
         .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: swift),
-        .target(name: "Tokenization", swiftSettings: memorySafe),
+        .target(name: "Tokenization", dependencies: ["JSON"], swiftSettings: memorySafe),
         .target(
             name: "Krea2",
-            dependencies: ["Checkpoints", "Compute", "Tensors", "Tokenization"],
+            dependencies: ["Checkpoints", "Compute", "JSON", "Tensors", "Tokenization"],
             swiftSettings: memorySafe
         ),
         .target(name: "Images", dependencies: ["CCodecs"], swiftSettings: memorySafe),
@@ -77,6 +78,7 @@ let package = Package(
             path: "Tests/TestSupport",
             swiftSettings: swift
         ),
+        tests("JSON"),
         tests("Tensors"),
         tests("Compute", uses: ["Tensors"]),
         tests("Checkpoints", uses: ["Tensors"]),

@@ -1,3 +1,5 @@
+import JSON
+
 /// A value in a JSON file, with its place for messages.
 ///
 /// A field that is absent reads as null.

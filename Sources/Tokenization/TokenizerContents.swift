@@ -1,3 +1,5 @@
+import JSON
+
 /// What the files of a tokenizer say, read but not yet checked against each other.
 struct TokenizerContents {
     /// Ids by token.

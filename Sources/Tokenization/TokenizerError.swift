@@ -1,3 +1,5 @@
+import JSON
+
 /// Why a tokenizer cannot be loaded or does not fit.
 public enum TokenizerError: Error, Equatable {
     /// There is nothing at the path.
@@ -69,11 +71,4 @@ extension TokenizerError: CustomStringConvertible {
                 + "not the tokenizer of Krea 2's text encoder"
         }
     }
-}
-
-/// Text of a file between quotes on one line, shortened when long.
-func quoted(_ text: String) -> String {
-    let limit = 160
-    let shown = String(text.unicodeScalars.prefix(limit)).debugDescription
-    return text.unicodeScalars.count > limit ? shown + "…" : shown
 }

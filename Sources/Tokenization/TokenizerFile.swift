@@ -1,3 +1,4 @@
+import JSON
 import FoundationEssentials
 
 /// One file of a tokenizer, read whole.

@@ -1,5 +1,5 @@
 /// A value of a JSON text.
-enum JSONValue: Equatable, Sendable {
+package enum JSONValue: Equatable, Sendable {
     case null
     case bool(Bool)
     /// A number without fraction and exponent that fits an `Int`.
@@ -15,13 +15,13 @@ enum JSONValue: Equatable, Sendable {
 ///
 /// Foundation's decoder is not used because files from anywhere are read with it: it traps on some
 /// damaged ones (513 opening brackets), hides equal keys and does not say where a fault is.
-struct JSONParser {
+package struct JSONParser {
     /// What is wrong with a text.
-    struct Failure: Error, Equatable {
+    package struct Failure: Error, Equatable {
         /// Bytes in front of the fault.
-        let position: Int
+        package let position: Int
         /// One line without a full stop.
-        let problem: String
+        package let problem: String
     }
 
     /// Levels of nesting; tokenizer files have six.
@@ -36,7 +36,7 @@ struct JSONParser {
     /// - Parameter bytes: UTF-8 without a byte order mark.
     /// - Returns: The value, blanks round it dropped.
     /// - Throws: `Failure` at the first fault.
-    static func parse(_ bytes: [UInt8]) throws(Failure) -> JSONValue {
+    package static func parse(_ bytes: [UInt8]) throws(Failure) -> JSONValue {
         var parser = JSONParser(bytes: bytes)
         let value = try parser.value()
         parser.skipBlanks()

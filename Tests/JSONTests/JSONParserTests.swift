@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Tokenization
+@testable import JSON
 
 /// JSON by the letter of RFC 8259, faults with their place.
 struct JSONParserTests {

@@ -1,0 +1,58 @@
+public import Checkpoints
+public import Tokenization
+
+/// Why pictures could not be made.
+public enum GenerationError: Error, Equatable, CustomStringConvertible {
+    /// A weight or configuration file is missing, damaged or unfit.
+    case model(CheckpointError)
+    /// A tokenizer file is missing, damaged or unfit.
+    case tokenizer(TokenizerError)
+    /// The request asks for what cannot be done; one line.
+    case request(String)
+    /// A result has NaN or infinity in it.
+    ///
+    /// - `stage`: Such as "transformer".
+    /// - `place`: Such as "step 3, block 12".
+    case notFinite(stage: String, place: String)
+    /// The caller asked to stop.
+    case cancelled
+
+    /// What kind of fault it is, for exit codes and HTTP statuses.
+    public enum Category: Sendable {
+        /// An input file is missing or unreadable.
+        case missingFile
+        /// A file is damaged, changed, or not what is needed.
+        case unfitFile
+        /// A file cannot be written.
+        case unwritable
+        /// The request is wrong.
+        case request
+        /// NaN or infinity.
+        case notFinite
+        /// Stopped on demand.
+        case cancelled
+    }
+
+    /// The kind of fault.
+    public var category: Category {
+        switch self {
+        case .model(.exists), .model(.cannotWrite): .unwritable
+        case .model(let error): error.isMissingFile ? .missingFile : .unfitFile
+        case .tokenizer(let error): error.isMissingFile ? .missingFile : .unfitFile
+        case .request: .request
+        case .notFinite: .notFinite
+        case .cancelled: .cancelled
+        }
+    }
+
+    /// One line that says what was found and what was expected.
+    public var description: String {
+        switch self {
+        case .model(let error): error.description
+        case .tokenizer(let error): error.description
+        case .request(let text): text
+        case .notFinite(let stage, let place): "\(stage), \(place): NaN or infinity in the result"
+        case .cancelled: "stopped"
+        }
+    }
+}
