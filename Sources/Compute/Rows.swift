@@ -36,17 +36,6 @@ extension Operators {
     }
 }
 
-/// The elements as float32: the tensor itself if they are, else a new one.
-///
-/// - Parameter tensor: Float32, float16 or bfloat16; small, such as a norm's weight.
-/// - Returns: A float32 tensor of the same shape.
-package func converted(_ tensor: Tensor) -> Tensor {
-    guard tensor.elementType != .float32 else { return tensor }
-    let result = Tensor(zeros: tensor.shape)
-    widen(tensor, into: result)
-    return result
-}
-
 /// Copies elements of any type that is computed with to float32 ones.
 private func widen(_ source: Tensor, into y: Tensor) {
     let target = y.floats

@@ -29,6 +29,7 @@ struct SizeReader {
     ///   - tensor: Tensor that shows the size.
     ///   - axis: Its axis; negative ones count from the last.
     ///   - divisor: What the length is divided by.
+    /// - Returns: The size, 1 or more unless the division gives 0.
     /// - Throws: When neither tells.
     func read(
         _ key: String,

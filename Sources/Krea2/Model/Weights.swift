@@ -14,23 +14,27 @@ extension WeightReader {
     }
 }
 
-/// What a long computation reports to, and asks whether to go on, between two blocks.
-struct Checkpointing {
-    /// Called with what is finished, such as "block 3", after its result was found finite.
-    let finished: (_ place: String) throws(GenerationError) -> Void
+/// What is asked and told between two blocks of a long computation.
+struct Watch {
     /// Stage that a failure names.
     let stage: String
+    /// Files that must not change meanwhile.
+    let checkpoint: Checkpoint
+    /// Told of each finished block.
+    let finished: () -> Void
 
-    /// Fails when the caller asked to stop or `x` is not finite.
+    /// Fails when the caller asked to stop, the files changed, or a result is not finite.
     ///
     /// - Parameters:
     ///   - x: Result of the block.
     ///   - place: Such as "block 3".
     ///   - operators: What computed it.
+    /// - Throws: `.cancelled`, `.model` or `.notFinite`, in this order, since cancelled operators
+    ///   and cut files leave anything behind.
     func check(_ x: Tensor, _ place: String, _ operators: Operators) throws(GenerationError) {
-        // Cancelled operators leave anything behind, so this comes first.
         if operators.isCancelled() { throw .cancelled }
+        do { try checkpoint.checkUnchanged() } catch { throw .model(error) }
         guard operators.isFinite(x) else { throw .notFinite(stage: stage, place: place) }
-        try finished(place)
+        finished()
     }
 }

@@ -21,6 +21,7 @@ struct TextEncoder {
     /// - Parameters:
     ///   - part: The opened files.
     ///   - taps: Layers to keep, counted from 1, ascending.
+    /// - Throws: One error that names everything missing, surplus, misshapen or mistyped.
     init(_ part: TextEncoderFiles, taps: [Int]) throws(CheckpointError) {
         config = part.config
         checkpoint = part.checkpoint
@@ -108,14 +109,15 @@ extension TextEncoder {
     ///   - ids: Prefix, prompt and suffix; each id is below the vocabulary.
     ///   - scratch: Buffers for as many tokens.
     ///   - operators: The arithmetic.
-    ///   - progress: Told after each layer.
+    ///   - watch: Asked and told after each layer.
     ///   - taps: `[ids.count − sliceStart, taps, width]`: the residual stream after each tapped
     ///     layer, without the rows of the template's prefix.
+    /// - Throws: What `watch` finds.
     func forward(
         _ ids: [Int32],
         scratch: TextEncoderScratch,
         operators: Operators,
-        progress: Checkpointing,
+        watch: Watch,
         into taps: Tensor
     ) throws(GenerationError) {
         let rotary = rotaryTable(tokens: ids.count)
@@ -126,7 +128,7 @@ extension TextEncoder {
             forward(layer, rotary: rotary, scratch: scratch, operators: operators)
             checkpoint.release(layer.matrices)
 
-            try progress.check(scratch.residual, "layer \(index + 1)", operators)
+            try watch.check(scratch.residual, "layer \(index + 1)", operators)
             if let tap = self.taps.firstIndex(of: index + 1) {
                 for row in 0..<taps.rows {
                     taps.row(row).row(tap)

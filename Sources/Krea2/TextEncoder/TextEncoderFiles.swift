@@ -62,6 +62,7 @@ struct TextEncoderFiles {
     /// - Parameters:
     ///   - name: Name without the language model's prefix.
     ///   - layers: Layers that are run.
+    /// - Returns: Whether it may be left unread.
     static func isUnused(_ name: String, after layers: Int) -> Bool {
         if name == "norm.weight" || name.hasPrefix("visual.") || name.hasPrefix("lm_head.") {
             return true

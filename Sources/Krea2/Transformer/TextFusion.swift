@@ -62,9 +62,9 @@ struct FusionBlock {
 struct TextFusionScratch {
     /// The taps as the text encoder leaves them: `[tokens, taps, text width]`; used up.
     let taps: Tensor
-    /// `[tokens, text width]`
+    /// Text after fusion: `[tokens, text width]`.
     let fused: Tensor
-    /// `[tokens, width]`
+    /// Inside of the projection: `[tokens, width]`.
     let hidden: Tensor
     let block: BlockScratch
 
@@ -84,12 +84,13 @@ extension TextFusion {
     /// - Parameters:
     ///   - scratch: Holds the taps; afterwards `fused` is what the reference calls fused text.
     ///   - operators: The arithmetic.
-    ///   - progress: Told after each block.
+    ///   - watch: Asked and told after each block.
     ///   - text: `[tokens, width]`: the transformer's text rows.
+    /// - Throws: What `watch` finds.
     func forward(
         _ scratch: TextFusionScratch,
         operators: Operators,
-        progress: Checkpointing,
+        watch: Watch,
         into text: Tensor
     ) throws(GenerationError) {
         let (tokens, fused) = (scratch.taps.rows, scratch.fused)
@@ -97,12 +98,12 @@ extension TextFusion {
 
         for (index, block) in layerwise.enumerated() {
             forward(block, rows, sequence: config.taps, scratch.block, operators)
-            try progress.check(rows, "layerwise block \(index)", operators)
+            try watch.check(rows, "layerwise block \(index)", operators)
         }
         operators.weightedSum(scratch.taps, weights: projector, into: fused)
         for (index, block) in refiner.enumerated() {
             forward(block, fused, sequence: tokens, scratch.block.prefix(tokens), operators)
-            try progress.check(fused, "refiner block \(index)", operators)
+            try watch.check(fused, "refiner block \(index)", operators)
         }
 
         let normed = scratch.block.normed.rows(0..<tokens)
@@ -116,7 +117,7 @@ extension TextFusion {
         operators.linear(normed, hidden, bias: hiddenBias, into: scratch.hidden)
         operators.geluTanh(scratch.hidden)
         operators.linear(scratch.hidden, output, bias: outputBias, into: text)
-        try progress.check(text, "projection", operators)
+        try watch.check(text, "projection", operators)
     }
 
     private func forward(

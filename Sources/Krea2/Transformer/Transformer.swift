@@ -79,7 +79,7 @@ struct TransformerBlock {
 
 /// Buffers of the transformer for a picture and the longest of its prompts.
 struct TransformerScratch {
-    /// `[text + image tokens, width]`
+    /// Residual stream: `[text + image tokens, width]`.
     let residual: Tensor
     let block: BlockScratch
     let time: TimeScratch
@@ -107,9 +107,10 @@ extension Transformer {
     ///   - rotary: Angles of text and image tokens.
     ///   - scratch: Buffers for at least as many tokens.
     ///   - operators: The arithmetic.
-    ///   - progress: Told after each block.
+    ///   - watch: Asked and told after each block.
     ///   - observe: Sees the residual stream after each block.
     ///   - velocity: Like `image`; must not overlap it.
+    /// - Throws: What `watch` finds.
     func forward(
         _ image: Tensor,
         text: Tensor,
@@ -117,7 +118,7 @@ extension Transformer {
         rotary: RotaryTable,
         scratch: TransformerScratch,
         operators: Operators,
-        progress: Checkpointing,
+        watch: Watch,
         observe: (_ block: Int, Tensor) -> Void = { _, _ in },
         into velocity: Tensor
     ) throws(GenerationError) {
@@ -138,12 +139,12 @@ extension Transformer {
             forward(block, x, scratch.modulation, rotary, buffers, operators)
             checkpoint.release(block.matrices)
 
-            try progress.check(x, "block \(index)", operators)
+            try watch.check(x, "block \(index)", operators)
             observe(index, x)
         }
 
         project(x.rows(text.rows..<rows), scratch, buffers, operators, into: velocity)
-        try progress.check(velocity, "output", operators)
+        try watch.check(velocity, "output", operators)
     }
 
     /// Adds attention and the feed-forward to the residual stream.
@@ -259,6 +260,7 @@ struct TransformerFiles {
     /// Opens a folder, an index or a file.
     ///
     /// - Parameter path: A folder may hold a `config.json`; single files have none.
+    /// - Throws: When it is not a Krea 2 transformer, or its sizes contradict each other.
     init(path: String) throws(CheckpointError) {
         (names, checkpoint) = try TransformerNames.recognise(try Checkpoint(path: path))
         let isSingleFile = path.hasSuffix(".safetensors")

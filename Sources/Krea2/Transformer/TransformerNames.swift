@@ -1,6 +1,8 @@
 import Checkpoints
 
-/// The two namings of the transformer's tensors. The engine asks for the official names.
+/// The two namings of the transformer's tensors.
+///
+/// The engine asks for the official names.
 ///
 /// Source: state dict of `mmdit.py` in krea-ai/krea-2; diffusers 0.42.1
 /// `Krea2Transformer2DModel`.

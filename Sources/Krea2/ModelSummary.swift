@@ -1,0 +1,105 @@
+/// What a pipeline found in its files.
+public struct ModelSummary: Sendable {
+    /// One set of weight files.
+    public struct Part: Sendable {
+        /// "transformer", "text encoder", "autoencoder" or "tokenizer".
+        public let name: String
+        /// File or folder.
+        public let path: String
+        /// Bytes of all tensors; 0 for the tokenizer.
+        public let byteCount: Int
+        /// Number of tensors; 0 for the tokenizer.
+        public let tensorCount: Int
+        /// Names of the element types, such as `BF16`, sorted.
+        public let elementTypes: [String]
+        /// Short name of the content; that of files above 64 MiB is taken from samples.
+        public let digest: String
+    }
+
+    /// Which checkpoint it is.
+    public let variant: Variant
+    /// What told the variant, for the user.
+    public let variantSource: String
+    /// Side of the square picture of about as many pixels as the checkpoint is meant for.
+    public let resolutionClass: Int
+    /// Steps, where the request leaves them open.
+    public let recommendedSteps: Int
+    /// Guidance, where the request leaves it open.
+    public let recommendedGuidance: Float
+    /// All parts.
+    public let parts: [Part]
+}
+
+extension Variant {
+    /// Steps the authors recommend.
+    var recommendedSteps: Int { self == .turbo ? 8 : 52 }
+
+    /// Guidance the authors recommend; 0 is none.
+    var recommendedGuidance: Float { self == .turbo ? 0 : 3.5 }
+}
+
+/// What a run will take, predicted from headers and sizes alone.
+public struct GenerationPlan: Sendable {
+    /// One buffer of the arena.
+    public struct Buffer: Sendable {
+        /// Stage that uses it.
+        public let stage: String
+        /// What it holds.
+        public let name: String
+        /// Sizes, slowest axis first.
+        public let shape: [Int]
+        /// Bytes it takes; buffers that are never in use together share memory.
+        public let byteCount: Int
+    }
+
+    /// All buffers, stage after stage.
+    public let buffers: [Buffer]
+    /// Bytes of the arena and of the kernels' packing buffers.
+    public let arenaBytes: Int
+    /// Bytes of mapped weights by stage.
+    public let weightBytes: [(stage: String, byteCount: Int)]
+    /// Bytes read from disk if nothing is cached: every weight once.
+    public let diskBytes: Int
+    /// Multiplications and additions of all stages.
+    public let floatingPointOperations: Double
+}
+
+/// How far a run is.
+public struct GenerationProgress: Sendable {
+    /// The stages in order.
+    public enum Stage: String, Sendable {
+        /// Prompt to conditioning.
+        case textEncoder
+        /// Noise to latent.
+        case transformer
+        /// Latent to pixels.
+        case autoencoder
+    }
+
+    /// Stage that is running.
+    public let stage: Stage
+    /// Finished part of the stage, for this picture, 0 to 1.
+    public let fraction: Double
+    /// Finished steps of this picture.
+    public let step: Int
+    /// Steps of a picture.
+    public let steps: Int
+    /// Picture, from 0.
+    public let image: Int
+    /// Number of pictures.
+    public let imageCount: Int
+    /// Finished part of the whole run by predicted work, 0 to 1.
+    public let overall: Double
+}
+
+/// A finished picture.
+public struct GeneratedImage: Sendable {
+    /// Pixels in a row.
+    public let width: Int
+    /// Rows.
+    public let height: Int
+    /// `[height, width, 3]`, sRGB.
+    public let rgb: [UInt8]
+    /// Seed of this picture.
+    public let seed: UInt64
+}
