@@ -1,0 +1,163 @@
+import Compute
+import Tensors
+
+extension ResidualBlock {
+    /// Runs the block on a whole image, in place.
+    ///
+    /// - Parameters:
+    ///   - x: `[height, width, channels]`.
+    ///   - buffers: Like x.
+    ///   - operators: Arithmetic.
+    func forwardWhole(_ x: Tensor, _ buffers: (Tensor, Tensor), _ operators: Operators) {
+        let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
+        let stage = RowStage(
+            kind: .residual,
+            inputChannels: channels,
+            outputChannels: channels,
+            height: height,
+            width: width
+        )
+        forward(
+            ImageRows(x, firstRow: 0, imageHeight: height),
+            StageBand(stage, output: 0..<height),
+            normed: buffers,
+            innerCarry: nil,
+            operators,
+            into: x
+        )
+    }
+
+    /// Runs the block on some rows: y = x + convolutions of x, x through the shortcut if any.
+    ///
+    /// - Parameters:
+    ///   - x: The rows `rows.outer.input`: `[rows, width, inputChannels]`.
+    ///   - rows: Rows to read and write.
+    ///   - normed: Buffers for the inputs of the two convolutions.
+    ///   - innerCarry: Rows between the convolutions that are kept for the next band; nil if there
+    ///     is none.
+    ///   - operators: Arithmetic.
+    ///   - y: `[rows.output, width, outputChannels]`; may be x where it is the whole image and
+    ///     there is no shortcut.
+    func forward(
+        _ x: ImageRows,
+        _ rows: StageBand,
+        normed: (Tensor, Tensor),
+        innerCarry: Tensor?,
+        _ operators: Operators,
+        into y: Tensor
+    ) {
+        guard let second = rows.inner else { return }
+        let (width, height) = (x.tensor.shape[1], x.imageHeight)
+        let outputChannels = convolution2.outputChannels
+
+        let first = flat(normed.0, like: x.tensor)
+        operators.channelNorm(x.tensor, gamma: norm1, silu: true, into: first)
+
+        let inner = flat(normed.1, second.input.count, width, outputChannels)
+        if let innerCarry { restore(second, into: inner, from: innerCarry) }
+        let fresh = inner.rows(second.known.count..<second.input.count)
+        operators.convolution(
+            ImageRows(first, firstRow: x.firstRow, imageHeight: height),
+            convolution1,
+            rows: second.fresh,
+            into: fresh
+        )
+        operators.channelNorm(fresh, gamma: norm2, silu: true, into: fresh)
+        if let innerCarry { keep(second, of: inner, in: innerCarry) }
+
+        let start = rows.output.lowerBound - x.firstRow
+        let passed = x.tensor.rows(start..<start + rows.output.count)
+        if let shortcut {
+            let pixels = rows.output.count * width
+            operators.linear(
+                passed.reshaped(pixels, convolution1.inputChannels),
+                shortcut.weight,
+                bias: shortcut.bias,
+                into: y.reshaped(pixels, outputChannels)
+            )
+        } else if passed.storage !== y.storage || passed.byteOffset != y.byteOffset {
+            y.copy(from: passed)
+        }
+        operators.convolution(
+            ImageRows(inner, firstRow: second.input.lowerBound, imageHeight: height),
+            convolution2,
+            rows: rows.output,
+            into: y,
+            adding: true
+        )
+    }
+}
+
+extension PixelAttention {
+    /// Adds to every pixel what it reads from all pixels.
+    ///
+    /// - Parameters:
+    ///   - x: `[height, width, channels]`, updated in place.
+    ///   - scratch: Buffers.
+    ///   - operators: Arithmetic.
+    ///   - isCancelled: Asked between groups of queries.
+    /// - Throws: `.cancelled`.
+    func forward(
+        _ x: Tensor,
+        _ scratch: AutoencoderScratch,
+        _ operators: Operators,
+        _ isCancelled: () -> Bool
+    ) throws(GenerationError) {
+        let (pixels, channels) = (x.shape[0] * x.shape[1], x.shape[2])
+        let x = x.reshaped(pixels, channels)
+        let keys = scratch.middle.0.reshaped(pixels, channels)
+        let values = scratch.middle.1.reshaped(pixels, channels)
+        let step = scratch.queries.0.count / channels
+        func groups(_ body: (Range<Int>, Tensor, Tensor) throws(GenerationError) -> Void)
+            throws(GenerationError)
+        {
+            for first in stride(from: 0, to: pixels, by: step) {
+                if isCancelled() { throw .cancelled }
+                let rows = first..<min(first + step, pixels)
+                let normed = flat(scratch.queries.0, rows.count, channels)
+                operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
+                try body(rows, normed, flat(scratch.queries.1, rows.count, channels))
+            }
+        }
+
+        try groups { rows, normed, _ in
+            operators.linear(normed, key.weight, bias: key.bias, into: keys.rows(rows))
+            operators.linear(normed, value.weight, bias: value.bias, into: values.rows(rows))
+        }
+        // A group's pixels change only after its own queries are made, and keys and values are.
+        try groups { rows, normed, queries in
+            operators.linear(normed, query.weight, bias: query.bias, into: queries)
+            operators.attention(queries, keys, values, heads: 1, keyValueHeads: 1, into: queries)
+            operators.linear(
+                queries,
+                projection.weight,
+                bias: projection.bias,
+                into: x.rows(rows),
+                adding: true
+            )
+        }
+    }
+}
+
+/// The start of a buffer as a tensor of the given sizes.
+func flat(_ buffer: Tensor, _ shape: Int...) -> Tensor {
+    buffer.reshaped(buffer.count).rows(0..<shape.reduce(1, *)).reshaped(shape)
+}
+
+/// The start of a buffer as a tensor of another one's sizes.
+func flat(_ buffer: Tensor, like tensor: Tensor) -> Tensor {
+    buffer.reshaped(buffer.count).rows(0..<tensor.count).reshaped(tensor.shape)
+}
+
+/// Puts the rows that were kept in front of the fresh ones.
+func restore(_ band: RowBand, into window: Tensor, from carry: Tensor) {
+    let count = band.known.count
+    window.rows(0..<count).copy(from: carry.rows(0..<count))
+}
+
+/// Keeps the last rows for the next band.
+func keep(_ band: RowBand, of window: Tensor, in carry: Tensor) {
+    let first = band.kept.lowerBound - band.input.lowerBound
+    let kept = window.rows(first..<first + band.kept.count)
+    carry.rows(0..<kept.rows).copy(from: kept)
+}

@@ -1,0 +1,195 @@
+import Checkpoints
+
+/// How an autoencoder's file names its tensors; the model asks for diffusers' names.
+struct AutoencoderNames: Sendable, Equatable {
+    /// Who gave the names.
+    enum Layout: Sendable {
+        /// diffusers 0.42.1, `AutoencoderKLQwenImage`.
+        case diffusers
+        /// The Wan 2.1 code, and the files for ComfyUI.
+        case wan
+    }
+
+    /// Who gave the names.
+    let layout: Layout
+    /// Residual blocks of a level of the encoder, on which the places in Wan's lists depend.
+    let residualBlocks: Int
+
+    /// The name in the file.
+    ///
+    /// - Parameter name: A diffusers name of a decoder tensor.
+    /// - Returns: The name; the same for names that are not the decoder's.
+    func stored(_ name: String) -> String {
+        guard layout == .wan else { return name }
+        let parts = name.split(separator: ".").map(String.init)
+        switch parts.first {
+        case "post_quant_conv": return (["conv2"] + parts.dropFirst()).joined(separator: ".")
+        case "decoder": return (["decoder"] + wan(parts.dropFirst())).joined(separator: ".")
+        default: return name
+        }
+    }
+
+    /// Whether the decoding of single pictures does without a tensor.
+    ///
+    /// - Parameter name: Name in the file.
+    /// - Returns: True for the encoder's tensors and for convolutions over time.
+    func isUnused(_ name: String) -> Bool {
+        let quantisation = layout == .wan ? "conv1." : "quant_conv."
+        return name.hasPrefix("encoder.") || name.hasPrefix(quantisation)
+            || (name.hasPrefix("decoder.") && name.contains(".time_conv."))
+    }
+
+    // MARK: Wan
+
+    /// Renames what follows `decoder.`.
+    private func wan(_ parts: ArraySlice<String>) -> [String] {
+        let parts = Array(parts)
+        switch parts.first {
+        case "conv_in": return ["conv1"] + parts.dropFirst()
+        case "norm_out": return ["head", "0"] + parts.dropFirst()
+        case "conv_out": return ["head", "2"] + parts.dropFirst()
+        case "mid_block" where parts.count > 3:
+            let (list, rest) = (parts[1], Array(parts.dropFirst(3)))
+            guard list == "resnets", let index = Int(parts[2]) else {
+                return ["middle", "1"] + rest
+            }
+            return ["middle", "\(2 * index)"] + Self.residual(rest)
+        case "up_blocks" where parts.count > 4:
+            guard let block = Int(parts[1]), let index = Int(parts[3]) else { return parts }
+            let (first, rest) = (block * (residualBlocks + 2), Array(parts.dropFirst(4)))
+            guard parts[2] == "resnets" else {
+                return ["upsamples", "\(first + residualBlocks + 1)"] + rest
+            }
+            return ["upsamples", "\(first + index)"] + Self.residual(rest)
+        default: return parts
+        }
+    }
+
+    /// Renames a tensor inside a residual block.
+    private static func residual(_ parts: [String]) -> [String] {
+        let places = [
+            "norm1": ["residual", "0"], "conv1": ["residual", "2"], "norm2": ["residual", "3"],
+            "conv2": ["residual", "6"], "conv_shortcut": ["shortcut"],
+        ]
+        guard let first = parts.first, let place = places[first] else { return parts }
+        return place + parts.dropFirst()
+    }
+}
+
+// MARK: Recognition
+
+extension AutoencoderNames {
+    /// Tells the layout, and takes off what stands before the names.
+    ///
+    /// - Parameter checkpoint: Tensors of an autoencoder, perhaps with others, under names that
+    ///   share a prefix such as `first_stage_model.`.
+    /// - Returns: The autoencoder's tensors and their layout. Where there are none, everything with
+    ///   diffusers' layout, so that errors give those names.
+    static func recognise(_ checkpoint: Checkpoint) -> (Checkpoint, AutoencoderNames) {
+        let marks: [(Layout, [String])] = [
+            (.diffusers, ["decoder.conv_in.weight", "decoder.conv_out.weight"]),
+            (.wan, ["decoder.middle.0.residual.0.gamma", "decoder.conv1.weight"]),
+        ]
+        for (layout, names) in marks {
+            for name in names {
+                guard let prefix = prefix(of: name, in: checkpoint) else { continue }
+                let tensors = checkpoint.strippingPrefix(prefix)
+                return (
+                    tensors,
+                    AutoencoderNames(
+                        layout: layout,
+                        residualBlocks: residualBlocks(layout, tensors)
+                    )
+                )
+            }
+        }
+        return (checkpoint, AutoencoderNames(layout: .diffusers, residualBlocks: 2))
+    }
+
+    /// The shortest prefix that makes `name` a tensor of the checkpoint.
+    private static func prefix(of name: String, in checkpoint: Checkpoint) -> String? {
+        checkpoint.names.filter { $0.hasSuffix(name) }.map { String($0.dropLast(name.count)) }
+            .filter { $0.isEmpty || $0.hasSuffix(".") }
+            .min { ($0.utf8.count, $0) < ($1.utf8.count, $1) }
+    }
+
+    /// What the place of the first upsampling, or the number of blocks before it, says.
+    private static func residualBlocks(_ layout: Layout, _ checkpoint: Checkpoint) -> Int {
+        let (start, mark) =
+            switch layout {
+            case .diffusers: ("decoder.up_blocks.0.resnets.", "")
+            case .wan: ("decoder.upsamples.", ".resample.")
+            }
+        let places = checkpoint.names.filter { $0.hasPrefix(start) }
+            .map { $0.dropFirst(start.count) }.filter { mark.isEmpty || $0.contains(mark) }
+            .compactMap { Int($0.prefix { $0 != "." }) }
+        let last = layout == .wan ? places.min().map { $0 - 1 } : places.max()
+        let usual = 2
+        return min(max(last ?? usual, 1), AutoencoderConfig.mostResidualBlocks)
+    }
+}
+
+// MARK: Sizes
+
+extension AutoencoderConfig {
+    /// Takes the sizes from the tensors' shapes and the statistics of the released autoencoders.
+    ///
+    /// - Parameters:
+    ///   - checkpoint: The autoencoder's tensors.
+    ///   - names: Their layout.
+    /// - Throws: `.damaged` where the sizes are beyond what is supported, or the statistics do not
+    ///   fit the latent's channels.
+    init(shapesOf checkpoint: Checkpoint, _ names: AutoencoderNames) throws(CheckpointError) {
+        /// What most of the given axes agree on, so that one misshapen tensor does not decide.
+        func size(_ places: [(name: String, axis: Int)], else usual: Int) -> Int {
+            let sizes = places.compactMap { place -> Int? in
+                guard let shape = checkpoint.record(names.stored(place.name))?.shape else {
+                    return nil
+                }
+                return place.axis < shape.count ? shape[place.axis] : nil
+            }
+            let counts = Dictionary(grouping: sizes) { $0 }.mapValues(\.count)
+            return counts.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key ?? usual
+        }
+
+        let usualChannels = [384, 384, 192, 96]
+        let channels = (0..<Self.resolutions).reversed().map { block in
+            let first = "decoder.up_blocks.\(block).resnets.0"
+            return size(
+                [
+                    (first + ".conv1.weight", 0), (first + ".conv1.bias", 0),
+                    (first + ".norm2.gamma", 0), (first + ".conv2.weight", 0),
+                    (first + ".conv2.bias", 0),
+                ],
+                else: usualChannels[block]
+            )
+        }
+        for channels in channels where channels < 1 || channels > Self.mostChannels {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: "autoencoder blocks of \(channels) channels",
+                expected: "1 to \(Self.mostChannels)"
+            )
+        }
+        latentChannels = size(
+            [
+                ("post_quant_conv.weight", 0), ("post_quant_conv.weight", 1),
+                ("post_quant_conv.bias", 0), ("decoder.conv_in.weight", 1),
+            ],
+            else: Self.releasedMean.count
+        )
+        guard latentChannels == Self.releasedMean.count else {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: "an autoencoder of \(latentChannels) latent channels without config.json",
+                expected: "\(Self.releasedMean.count) channels, whose statistics are known"
+            )
+        }
+        self.channels = channels
+        residualBlocks = names.residualBlocks
+        latentMean = Self.releasedMean
+        latentDeviation = Self.releasedDeviation
+    }
+}
