@@ -39,7 +39,7 @@ extension Operators {
 
         let panel = table.query_panel
         let panels = (query.rows + panel - 1) / panel
-        parallel(heads * panels, threads: threads) { index, worker in
+        parallelTasks(heads * panels) { index, worker in
             let (head, first) = (index / panels, index % panels * panel)
             let offset = first * query.rowCount + head * headSize
             let group = head / (heads / keyValueHeads) * headSize

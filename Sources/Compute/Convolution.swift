@@ -85,7 +85,7 @@ extension Operators {
 
         let pixels = rows.count * width * upsampling
         let block = convolution_pixels
-        parallel((pixels + block - 1) / block, threads: threads) { index, worker in
+        parallelTasks((pixels + block - 1) / block) { index, worker in
             let first = index * block
             var task = convolution_task(
                 y: y.floats + first * weights.outputChannels,

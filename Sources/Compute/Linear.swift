@@ -73,7 +73,7 @@ extension Operators {
         let groups = (panels + groupPanels - 1) / groupPanels
         let type = weight.kernelType
 
-        parallel(columnBlocks * groups, threads: threads) { index, worker in
+        parallelTasks(columnBlocks * groups) { index, worker in
             let column = index % columnBlocks * block
             let panel = index / columnBlocks * groupPanels
             var task = linear_task(

@@ -11,6 +11,8 @@ package final class Operators {
     package let kernels: Kernels
     /// Threads the operators use.
     package let threads: Int
+    /// Whether to give up: operators then return early and leave their destinations unfinished.
+    package let isCancelled: @Sendable () -> Bool
 
     var table: kernel_table { kernels.table }
 
@@ -28,8 +30,14 @@ package final class Operators {
     /// - Parameters:
     ///   - kernels: Implementation of the kernels.
     ///   - threads: Threads to use, 1 or more.
-    package init(kernels: Kernels = .best, threads: Int) {
+    ///   - isCancelled: Asked before each piece of work, from any thread.
+    package init(
+        kernels: Kernels = .best,
+        threads: Int,
+        isCancelled: @escaping @Sendable () -> Bool = { false }
+    ) {
         precondition(threads > 0)
+        self.isCancelled = isCancelled
         self.kernels = kernels
         self.threads = threads
         packed = Storage(byteCount: 4 * Self.packedCapacity)
@@ -60,10 +68,17 @@ package final class Operators {
         ).floats
     }
 
+    /// Calls `body` for each index below `count` in parallel, until cancelled.
+    func parallelTasks(_ count: Int, _ body: (_ index: Int, _ worker: Int) -> Void) {
+        parallel(count, threads: threads) { index, worker in
+            if !isCancelled() { body(index, worker) }
+        }
+    }
+
     /// Runs `body` on consecutive ranges of `count` rows, in parallel, at least `grain` rows each.
     func parallelRows(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
         let length = max(grain, (count + 8 * threads - 1) / (8 * threads))
-        parallel((count + length - 1) / length, threads: threads) { index, _ in
+        parallelTasks((count + length - 1) / length) { index, _ in
             body(index * length..<min((index + 1) * length, count))
         }
     }

@@ -16,8 +16,12 @@ package struct Arena {
 
     /// Buffers handed out so far, in order.
     package private(set) var buffers: [Buffer] = []
-    /// Bytes from the start of the block to the end of the last buffer.
+    /// Bytes from the start of the block to the end of the furthest buffer.
     package private(set) var byteCount = 0
+    /// Bytes from the start of the block to where the next buffer begins.
+    ///
+    /// Set it back to an earlier value to let buffers that are never in use together share memory.
+    package var position = 0
 
     private let storage: Storage?
     private static let alignment = 4096
@@ -38,8 +42,9 @@ package struct Arena {
     /// - Returns: A view that lives as long as the block; its contents are whatever was there.
     package mutating func tensor(_ name: String, _ shape: Int...) -> Tensor {
         let size = shape.reduce(4, *)
-        let offset = byteCount
-        byteCount += (size + Self.alignment - 1) / Self.alignment * Self.alignment
+        let offset = position
+        position += (size + Self.alignment - 1) / Self.alignment * Self.alignment
+        byteCount = max(byteCount, position)
         buffers.append(Buffer(name: name, shape: shape, byteCount: size))
         return Tensor(
             storage ?? Storage(byteCount: size),

@@ -1,0 +1,137 @@
+import Checkpoints
+import FoundationEssentials
+import JSON
+
+/// A JSON file of settings beside some weights, such as `transformer/config.json`.
+///
+/// Every read checks the type and the range, so nothing read from it can overflow later.
+struct ConfigurationFile {
+    /// Path, for messages.
+    let path: String
+    private let root: [String: JSONValue]
+
+    /// Largest value `integer` accepts; products of two stay far from overflow.
+    static let largestInteger = 1 << 24
+    private static let largestByteCount = 1 << 24
+
+    /// Reads the file at `path`; nil when there is none.
+    ///
+    /// - Throws: When it cannot be read or is not an object.
+    init?(path: String) throws(CheckpointError) {
+        guard FileManager.default.fileExists(atPath: path) else { return nil }
+        guard let size = try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int,
+            size <= Self.largestByteCount, let data = FileManager.default.contents(atPath: path)
+        else {
+            throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
+        }
+        let value: JSONValue
+        do {
+            value = try JSONParser.parse([UInt8](data))
+        } catch {
+            throw .damaged(
+                path: path,
+                tensor: nil,
+                found: "\(error.problem) at byte \(error.position)",
+                expected: "JSON"
+            )
+        }
+        guard case .object(let root) = value else {
+            throw .damaged(path: path, tensor: nil, found: "no object", expected: "a JSON object")
+        }
+        self.init(path: path, root: root)
+    }
+
+    private init(path: String, root: [String: JSONValue]) {
+        self.path = path
+        self.root = root
+    }
+
+    /// The object at `key` with the same file's path; nil when there is none.
+    func object(_ key: String) throws(CheckpointError) -> ConfigurationFile? {
+        switch root[key] {
+        case nil, .null: return nil
+        case .object(let object): return ConfigurationFile(path: path, root: object)
+        default: throw mismatch(key, "an object")
+        }
+    }
+
+    /// A whole number from 1 to `largestInteger`; nil when there is none.
+    func integer(_ key: String) throws(CheckpointError) -> Int? {
+        switch root[key] {
+        case nil, .null: return nil
+        case .integer(let value) where (1...Self.largestInteger).contains(value): return value
+        default: throw mismatch(key, "a whole number from 1 to \(Self.largestInteger)")
+        }
+    }
+
+    /// Whole numbers from 0 to `largestInteger`; nil when there is no such list.
+    func integers(_ key: String) throws(CheckpointError) -> [Int]? {
+        guard let elements = try array(key) else { return nil }
+        var integers: [Int] = []
+        for element in elements {
+            guard case .integer(let value) = element, (0...Self.largestInteger).contains(value)
+            else { throw mismatch(key, "a list of whole numbers from 0") }
+            integers.append(value)
+        }
+        return integers
+    }
+
+    /// Finite numbers; nil when there is no such list.
+    func numbers(_ key: String) throws(CheckpointError) -> [Double]? {
+        guard let elements = try array(key) else { return nil }
+        var numbers: [Double] = []
+        for element in elements {
+            guard let value = Self.number(element) else { throw mismatch(key, "a list of numbers") }
+            numbers.append(value)
+        }
+        return numbers
+    }
+
+    /// A number above 0; nil when there is none.
+    func positiveNumber(_ key: String) throws(CheckpointError) -> Double? {
+        guard let value = root[key], value != .null else { return nil }
+        guard let number = Self.number(value), number > 0 else {
+            throw mismatch(key, "a number above 0")
+        }
+        return number
+    }
+
+    /// A text; nil when there is none.
+    func string(_ key: String) throws(CheckpointError) -> String? {
+        switch root[key] {
+        case nil, .null: return nil
+        case .string(let value): return value
+        default: throw mismatch(key, "a text")
+        }
+    }
+
+    /// A truth value; nil when there is none.
+    func bool(_ key: String) throws(CheckpointError) -> Bool? {
+        switch root[key] {
+        case nil, .null: return nil
+        case .bool(let value): return value
+        default: throw mismatch(key, "true or false")
+        }
+    }
+
+    /// The error for a value that is not what it should be.
+    func mismatch(_ key: String, _ expected: String) -> CheckpointError {
+        .damaged(path: path, tensor: nil, found: "another value for \"\(key)\"", expected: expected)
+    }
+
+    private func array(_ key: String) throws(CheckpointError) -> [JSONValue]? {
+        switch root[key] {
+        case nil, .null: return nil
+        case .array(let elements) where elements.count <= 4096: return elements
+        default: throw mismatch(key, "a list")
+        }
+    }
+
+    private static func number(_ value: JSONValue) -> Double? {
+        switch value {
+        case .integer(let integer): Double(integer)
+        case .number(let number) where number.isFinite: number
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,208 @@
+import Checkpoints
+import Compute
+import Glibc
+import Tensors
+import Tokenization
+
+/// The language model of Qwen3-VL, up to the last layer that is tapped.
+///
+/// Source: transformers 5.23 `modeling_qwen3_vl.py`, `Qwen3VLTextModel`.
+struct TextEncoder {
+    let config: TextEncoderConfig
+    /// Layers after which the residual stream is kept, counted from 1, ascending.
+    let taps: [Int]
+
+    private let checkpoint: Checkpoint
+    private let embedding: Tensor
+    private let layers: [TextEncoderLayer]
+
+    /// Reads the layers that are needed and checks their shapes.
+    ///
+    /// - Parameters:
+    ///   - part: The opened files.
+    ///   - taps: Layers to keep, counted from 1, ascending.
+    init(_ part: TextEncoderFiles, taps: [Int]) throws(CheckpointError) {
+        config = part.config
+        checkpoint = part.checkpoint
+        self.taps = taps
+        let needed = taps.last ?? 0
+        guard needed <= config.layers else {
+            throw .damaged(
+                path: part.checkpoint.path,
+                tensor: nil,
+                found: "\(config.layers) layers",
+                expected: "at least \(needed), the last that is tapped"
+            )
+        }
+        let reader = WeightReader(checkpoint)
+        embedding = reader.matrix("embed_tokens.weight", config.vocabulary, config.width)
+        layers = (0..<needed).map { TextEncoderLayer(reader.scoped("layers.\($0)."), part.config) }
+        try reader.finish(ignoring: { TextEncoderFiles.isUnused($0, after: needed) })
+    }
+}
+
+/// One decoder layer's tensors.
+struct TextEncoderLayer {
+    let attentionNorm: Tensor
+    let query: Tensor
+    let key: Tensor
+    let value: Tensor
+    let output: Tensor
+    /// Root-mean-square norms of each head: `[headSize]`.
+    let queryNorm: Tensor
+    let keyNorm: Tensor
+    let feedForwardNorm: Tensor
+    let gate: Tensor
+    let up: Tensor
+    let down: Tensor
+
+    init(_ weights: WeightReader, _ config: TextEncoderConfig) {
+        let (width, headSize) = (config.width, config.headSize)
+        let queryWidth = config.heads * headSize
+        let keyWidth = config.keyValueHeads * headSize
+        attentionNorm = weights.small("input_layernorm.weight", width)
+        query = weights.matrix("self_attn.q_proj.weight", queryWidth, width)
+        key = weights.matrix("self_attn.k_proj.weight", keyWidth, width)
+        value = weights.matrix("self_attn.v_proj.weight", keyWidth, width)
+        output = weights.matrix("self_attn.o_proj.weight", width, queryWidth)
+        queryNorm = weights.small("self_attn.q_norm.weight", headSize)
+        keyNorm = weights.small("self_attn.k_norm.weight", headSize)
+        feedForwardNorm = weights.small("post_attention_layernorm.weight", width)
+        gate = weights.matrix("mlp.gate_proj.weight", config.feedForwardWidth, width)
+        up = weights.matrix("mlp.up_proj.weight", config.feedForwardWidth, width)
+        down = weights.matrix("mlp.down_proj.weight", width, config.feedForwardWidth)
+    }
+
+    /// The large ones, which are read ahead and dropped again.
+    var matrices: [Tensor] { [query, key, value, output, gate, up, down] }
+}
+
+/// Buffers of the encoder for a number of tokens.
+struct TextEncoderScratch {
+    let residual: Tensor
+    let normed: Tensor
+    let query: Tensor
+    let key: Tensor
+    let value: Tensor
+    let gate: Tensor
+    let up: Tensor
+
+    init(_ config: TextEncoderConfig, tokens: Int, _ arena: inout Arena) {
+        let keyWidth = config.keyValueHeads * config.headSize
+        residual = arena.tensor("residual", tokens, config.width)
+        normed = arena.tensor("normed", tokens, config.width)
+        query = arena.tensor("query", tokens, config.heads * config.headSize)
+        key = arena.tensor("key", tokens, keyWidth)
+        value = arena.tensor("value", tokens, keyWidth)
+        gate = arena.tensor("feed-forward gate", tokens, config.feedForwardWidth)
+        up = arena.tensor("feed-forward up", tokens, config.feedForwardWidth)
+    }
+}
+
+// MARK: Forward
+
+extension TextEncoder {
+    /// Encodes a prompt.
+    ///
+    /// - Parameters:
+    ///   - ids: Prefix, prompt and suffix; each id is below the vocabulary.
+    ///   - scratch: Buffers for as many tokens.
+    ///   - operators: The arithmetic.
+    ///   - progress: Told after each layer.
+    ///   - taps: `[ids.count − sliceStart, taps, width]`: the residual stream after each tapped
+    ///     layer, without the rows of the template's prefix.
+    func forward(
+        _ ids: [Int32],
+        scratch: TextEncoderScratch,
+        operators: Operators,
+        progress: Checkpointing,
+        into taps: Tensor
+    ) throws(GenerationError) {
+        let rotary = rotaryTable(tokens: ids.count)
+        operators.gather(embedding, ids.map(Int.init), into: scratch.residual)
+
+        for (index, layer) in layers.enumerated() {
+            if index + 1 < layers.count { checkpoint.prefetch(layers[index + 1].matrices) }
+            forward(layer, rotary: rotary, scratch: scratch, operators: operators)
+            checkpoint.release(layer.matrices)
+
+            try progress.check(scratch.residual, "layer \(index + 1)", operators)
+            if let tap = self.taps.firstIndex(of: index + 1) {
+                for row in 0..<taps.rows {
+                    taps.row(row).row(tap)
+                        .copy(from: scratch.residual.row(row + PromptTemplate.sliceStart))
+                }
+            }
+        }
+    }
+
+    /// Adds one layer's attention and feed-forward to the residual stream.
+    private func forward(
+        _ layer: TextEncoderLayer,
+        rotary: RotaryTable,
+        scratch: TextEncoderScratch,
+        operators: Operators
+    ) {
+        let (x, normed, epsilon) = (scratch.residual, scratch.normed, config.epsilon)
+
+        operators.rmsNorm(
+            x,
+            weight: layer.attentionNorm,
+            stored: .plain,
+            epsilon: epsilon,
+            into: normed
+        )
+        operators.linear(normed, layer.query, into: scratch.query)
+        operators.linear(normed, layer.key, into: scratch.key)
+        operators.linear(normed, layer.value, into: scratch.value)
+        for (heads, norm) in [(scratch.query, layer.queryNorm), (scratch.key, layer.keyNorm)] {
+            operators.headNorm(
+                heads,
+                weight: norm,
+                stored: .plain,
+                epsilon: epsilon,
+                rotary: rotary
+            )
+        }
+        operators.attention(
+            scratch.query,
+            scratch.key,
+            scratch.value,
+            heads: config.heads,
+            keyValueHeads: config.keyValueHeads,
+            mask: .causal(firstPosition: 0),
+            into: scratch.query
+        )
+        operators.linear(scratch.query, layer.output, into: normed)
+        operators.gatedAdd(x, normed, gate: nil)
+
+        operators.rmsNorm(
+            x,
+            weight: layer.feedForwardNorm,
+            stored: .plain,
+            epsilon: epsilon,
+            into: normed
+        )
+        operators.linear(normed, layer.gate, into: scratch.gate)
+        operators.linear(normed, layer.up, into: scratch.up)
+        operators.siluMultiply(scratch.gate, by: scratch.up)
+        operators.linear(scratch.gate, layer.down, into: normed)
+        operators.gatedAdd(x, normed, gate: nil)
+    }
+
+    /// Angles of positions 0 and up; a picture's three axes coincide for text.
+    ///
+    /// Frequencies and angles are rounded to float32 where the reference rounds them.
+    private func rotaryTable(tokens: Int) -> RotaryTable {
+        let half = config.headSize / 2
+        let frequencies = (0..<half).map { index in
+            1 / powf(config.theta, Float(2 * index) / Float(config.headSize))
+        }
+        let angles = (0..<tokens).flatMap { token in frequencies.map { Float(token) * $0 } }
+        return RotaryTable(
+            cosine: Tensor(angles.map { cosf($0) }, shape: [tokens, half]),
+            sine: Tensor(angles.map { sinf($0) }, shape: [tokens, half]),
+            pairsAreAdjacent: false
+        )
+    }
+}

@@ -1,0 +1,85 @@
+import Checkpoints
+
+/// The opened files of the text encoder: its tensors under one naming, and its sizes.
+struct TextEncoderFiles {
+    /// Tensors of the language model, from `embed_tokens` and `layers.N` on.
+    let checkpoint: Checkpoint
+    /// All tensors under their names in the files.
+    let whole: Checkpoint
+    let config: TextEncoderConfig
+
+    /// Opens a folder, an index or a file, and makes sure that it is a Qwen3-VL.
+    ///
+    /// - Parameter path: The folder may hold a `config.json`; so may the folder of a file.
+    /// - Throws: Also when it is a plain Qwen3, which has the same shapes but other weights.
+    init(path: String) throws(CheckpointError) {
+        let whole = try Checkpoint(path: path)
+        self.whole = whole
+        let file = try Self.configuration(of: whole)
+        checkpoint = whole.strippingPrefix(try Self.prefix(whole))
+        config = try TextEncoderConfig(checkpoint, file)
+    }
+
+    /// What stands before `embed_tokens.weight`.
+    private static func prefix(_ checkpoint: Checkpoint) throws(CheckpointError) -> String {
+        let name = "embed_tokens.weight"
+        let prefixes = checkpoint.names.filter { $0.hasSuffix(name) }.map {
+            $0.dropLast(name.count)
+        }
+        guard let prefix = prefixes.min(by: { $0.utf8.count < $1.utf8.count }) else {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: "no embed_tokens.weight",
+                expected: "a Qwen3-VL-4B text encoder"
+            )
+        }
+        return String(prefix)
+    }
+
+    /// The settings, where there are any; fails unless the files are a Qwen3-VL's.
+    private static func configuration(
+        of checkpoint: Checkpoint
+    ) throws(CheckpointError) -> ConfigurationFile? {
+        let file = try ConfigurationFile(path: ConfigurationPath.beside(checkpoint.path))
+        let type = try file?.string("model_type")
+        if type?.hasPrefix("qwen3_vl") ?? false { return file }
+        // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same.
+        guard checkpoint.names.contains(where: { $0.contains("visual.") }) else {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: type.map { "a model of type \($0)" }
+                    ?? "a language model without vision tower, such as Qwen3-4B",
+                expected: "Qwen3-VL-4B, whose files have tensors named visual.*"
+            )
+        }
+        return nil
+    }
+
+    /// Whether a tensor takes no part in encoding text with the first `layers` layers.
+    ///
+    /// - Parameters:
+    ///   - name: Name without the language model's prefix.
+    ///   - layers: Layers that are run.
+    static func isUnused(_ name: String, after layers: Int) -> Bool {
+        if name == "norm.weight" || name.hasPrefix("visual.") || name.hasPrefix("lm_head.") {
+            return true
+        }
+        guard name.hasPrefix("layers."), let index = Int(name.dropFirst(7).prefix { $0 != "." })
+        else { return false }
+        return index >= layers
+    }
+}
+
+/// Where the configuration of some weights lies.
+enum ConfigurationPath {
+    /// `config.json` in the folder `path`, or in the folder of the file `path`.
+    static func beside(_ path: String) -> String {
+        guard path.hasSuffix(".safetensors") || path.hasSuffix(".json") else {
+            return path + "/config.json"
+        }
+        guard let slash = path.lastIndex(of: "/") else { return "config.json" }
+        return path[..<slash] + "/config.json"
+    }
+}
