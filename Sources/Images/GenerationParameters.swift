@@ -42,7 +42,7 @@ extension GenerationRecord {
     }
 
     /// A number without a needless fraction.
-    private static func short(_ number: Float) -> String {
+    private static func short(_ number: some BinaryFloatingPoint) -> String {
         let text = "\(number)"
         return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
     }

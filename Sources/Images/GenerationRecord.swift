@@ -75,15 +75,13 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
     /// The same in the other convention, G + 1; off at 1.
     public let cfgScale: Float
     /// Bend of the schedule (mu).
-    public let shift: Float
+    public let shift: Double
     /// How the initial noise was drawn, such as `torch-cpu-float32`.
     public let noise: String
     /// Arithmetic of the transformer's linear layers, such as `f32`.
     public let precision: String
     /// Instruction set of the kernels, such as `avx512`.
     public let kernels: String
-    /// Threads used; results do not depend on them.
-    public let threads: Int
     /// Place of the picture among those of its request, from 0.
     public let imageIndex: Int
 
@@ -104,7 +102,6 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
     ///   - noise: How the initial noise was drawn.
     ///   - precision: Arithmetic of the transformer's linear layers.
     ///   - kernels: Instruction set of the kernels.
-    ///   - threads: Threads used.
     ///   - imageIndex: Place of the picture among those of its request, from 0.
     public init(
         engineVersion: String,
@@ -117,11 +114,10 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
         height: Int,
         steps: Int,
         guidance: Float,
-        shift: Float,
+        shift: Double,
         noise: String = "torch-cpu-float32",
         precision: String,
         kernels: String,
-        threads: Int,
         imageIndex: Int
     ) {
         formatVersion = Self.currentFormatVersion
@@ -140,7 +136,6 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
         self.noise = noise
         self.precision = precision
         self.kernels = kernels
-        self.threads = threads
         self.imageIndex = imageIndex
     }
 }
@@ -198,7 +193,6 @@ extension GenerationRecord {
             return "\(width) x \(height) pixels"
         }
         if steps < 1 { return "\(steps) steps" }
-        if threads < 1 { return "\(threads) threads" }
         if imageIndex < 0 { return "image index \(imageIndex)" }
         if !(guidance.isFinite && shift.isFinite) { return "a number is not finite" }
         if cfgScale != guidance + 1 {

@@ -16,6 +16,9 @@ public enum Engine {
     /// none.
     public static var kernelLevel: String { ((try? kernels()) ?? .best).name }
 
+    /// C libraries the engine computes with and their versions; none today, its kernels are its own.
+    public static let libraries: [(name: String, version: String)] = []
+
     /// Processor cores this process may use; threads that share a core count once.
     public static var physicalCores: Int {
         let allowed = text(of: "/proc/self/status")?.split(separator: "\n")

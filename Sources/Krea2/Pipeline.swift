@@ -451,8 +451,7 @@ extension Pipeline {
     ) throws(GenerationError) -> GeneratedImage {
         let (width, height) = (run.resolved.width, run.resolved.height)
         let shape = run.sizes.packing.latentShape
-        var rgb: [UInt8] = []
-        rgb.reserveCapacity(3 * width * height)
+        var rgb = [UInt8](repeating: 0, count: 3 * width * height)
         let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
         try run.autoencoder.decode(
             Tensor(latent, shape: shape),

@@ -81,7 +81,7 @@ enum Generate {
         )
 
         let begin = console.now()
-        let dump = settings.dump.map { _ in Dump() }
+        let dump = settings.dump.map { _ in Dump(imageCount: settings.imageCount) }
         let images = try generate(request, pipeline, dump, reporter)
         let seconds = (console.now() - begin) / .seconds(1)
         for (image, path) in zip(images, outputs) {
@@ -90,7 +90,6 @@ enum Generate {
                 resolved,
                 request: request,
                 summary: pipeline.summary,
-                threads: threads(settings),
                 hasMetadata: settings.hasMetadata
             )
             try picture.write(to: path, overwrites: settings.overwrites, console)

@@ -36,7 +36,7 @@ struct GenerateSettings: Equatable, Sendable {
     var size: SizeChoice?
     var steps: Int?
     var guidance: GuidanceChoice?
-    var shift: Float?
+    var shift: Double?
     var seed: UInt64?
     var imageCount = 1
     var output = "krea2-{seed}.png"

@@ -13,14 +13,12 @@ struct PictureFile {
     ///   - resolved: All effective values of the run.
     ///   - request: What was asked for.
     ///   - summary: The model's files.
-    ///   - threads: Threads computed with.
     ///   - hasMetadata: Whether the file is to say anything.
     init(
         _ image: GeneratedImage,
         _ resolved: ResolvedRequest,
         request: GenerationRequest,
         summary: ModelSummary,
-        threads: Int,
         hasMetadata: Bool
     ) {
         self.image = image
@@ -47,7 +45,6 @@ struct PictureFile {
             shift: resolved.shift,
             precision: Precision.f32.rawValue,
             kernels: Engine.kernelLevel,
-            threads: threads,
             imageIndex: Int(clamping: image.seed &- resolved.seed)
         )
     }

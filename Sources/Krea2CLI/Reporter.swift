@@ -122,7 +122,7 @@ struct EffectiveSettings: Encodable {
     let steps: Int
     let cfg: Float
     let cfgScale: Float
-    let mu: Float
+    let mu: Double
     let seed: UInt64
     let images: Int
     let precision = Precision.f32.rawValue

@@ -121,7 +121,6 @@ struct InspectFileTests {
         shift: 0.5,
         precision: "f32",
         kernels: "scalar",
-        threads: 2,
         imageIndex: 0
     )
 
