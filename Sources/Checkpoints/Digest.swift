@@ -61,3 +61,18 @@ extension SafetensorsFile {
         }
     }
 }
+
+/// A short name for the content of files that hold no tensors.
+///
+/// - Parameter paths: Files, such as those of a tokenizer.
+/// - Returns: `sha256:` and the SHA-256 of all bytes of all files, one after the other.
+/// - Throws: `.missing` or `.unreadable`.
+package func contentDigest(ofFiles paths: [String]) throws(CheckpointError) -> String {
+    var hash = SHA256()
+    for path in paths {
+        let file: MappedFile
+        do { file = try MappedFile(path: path) } catch { throw CheckpointError(error) }
+        file.withBytes { hash.update($0) }
+    }
+    return "sha256:" + hash.digest()
+}

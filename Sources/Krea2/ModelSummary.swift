@@ -1,3 +1,7 @@
+import Checkpoints
+import Tensors
+import Tokenization
+
 /// What a pipeline found in its files.
 public struct ModelSummary: Sendable {
     /// One set of weight files.
@@ -28,6 +32,45 @@ public struct ModelSummary: Sendable {
     public let recommendedGuidance: Float
     /// All parts.
     public let parts: [Part]
+}
+
+extension ModelSummary {
+    init(
+        _ index: ModelIndex,
+        _ choice: (variant: Variant, source: String),
+        parts: [Part]
+    ) {
+        variant = choice.variant
+        variantSource = choice.source
+        resolutionClass = index.resolutionClass
+        recommendedSteps = choice.variant.recommendedSteps
+        recommendedGuidance = choice.variant.recommendedGuidance
+        self.parts = parts
+    }
+}
+
+extension ModelSummary.Part {
+    init(_ name: String, _ checkpoint: Checkpoint) throws(CheckpointError) {
+        self.name = name
+        path = checkpoint.path
+        byteCount = checkpoint.byteCount
+        let records = checkpoint.names.compactMap { checkpoint.record($0) }
+        tensorCount = records.count
+        elementTypes = Set(records.map(\.elementType.rawValue)).sorted()
+        digest = try checkpoint.digest()
+    }
+
+    init(_ tokenizer: Tokenizer) throws(CheckpointError) {
+        name = "tokenizer"
+        path = tokenizer.path
+        byteCount = 0
+        tensorCount = 0
+        elementTypes = []
+        let files =
+            path.hasSuffix(".json")
+            ? [path] : ["vocab.json", "merges.txt"].map { tokenizer.path + "/" + $0 }
+        digest = try contentDigest(ofFiles: files)
+    }
 }
 
 extension Variant {

@@ -57,21 +57,32 @@ public final class Pipeline {
         self.options = options
         kernels = try Engine.kernels()
         do {
-            let index = try files.modelIndex.flatMap { path throws(CheckpointError) in
-                try ConfigurationFile(path: path)
-            }
-            shiftRule = ShiftRule()
+            let index = try ModelIndex(path: files.modelIndex)
+            shiftRule = try ShiftRule(schedulerOf: files)
             transformerFiles = try TransformerFiles(path: files.transformer)
             transformer = try Transformer(transformerFiles)
             encoderFiles = try TextEncoderFiles(path: files.textEncoder)
             let taps =
-                try index?.integers("text_encoder_select_layers") ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
+                index.taps ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
             encoder = try TextEncoder(encoderFiles, taps: taps)
             autoencoderFiles = try AutoencoderFiles(path: files.autoencoder)
             try Self.checkFit(encoder, transformer, autoencoderFiles.config, files)
-            template = try Self.template(files.tokenizer)
-            let isDistilled = try index?.bool("is_distilled") ?? true
-            summary = ModelSummary(variant: options.variant ?? (isDistilled ? .turbo : .raw), variantSource: "", resolutionClass: 1024, recommendedSteps: 8, recommendedGuidance: 0, parts: [])
+            let tokenizer = try Tokenizer(path: files.tokenizer)
+            template = try PromptTemplate(tokenizer)
+            summary = ModelSummary(
+                index,
+                VariantChoice.decide(
+                    override: options.variant,
+                    index: index,
+                    transformerPath: files.transformer
+                ),
+                parts: [
+                    try ModelSummary.Part("text encoder", encoderFiles.whole),
+                    try ModelSummary.Part("transformer", transformerFiles.checkpoint),
+                    try ModelSummary.Part("autoencoder", autoencoderFiles.checkpoint),
+                    try ModelSummary.Part(tokenizer),
+                ]
+            )
         } catch let error as CheckpointError {
             throw .model(error)
         } catch let error as TokenizerError {
@@ -79,10 +90,6 @@ public final class Pipeline {
         } catch {
             throw .request("\(error)")
         }
-    }
-
-    private static func template(_ path: String) throws(TokenizerError) -> PromptTemplate {
-        try PromptTemplate(try Tokenizer(path: path))
     }
 
     /// Fails when parts that are sound themselves do not belong together.

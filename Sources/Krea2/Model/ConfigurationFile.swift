@@ -19,8 +19,8 @@ struct ConfigurationFile {
     /// - Throws: When it cannot be read or is not an object.
     init?(path: String) throws(CheckpointError) {
         guard FileManager.default.fileExists(atPath: path) else { return nil }
-        guard let size = try? FileManager.default.attributesOfItem(atPath: path)[.size] as? Int,
-            size <= Self.largestByteCount, let data = FileManager.default.contents(atPath: path)
+        guard let data = FileManager.default.contents(atPath: path),
+            data.count <= Self.largestByteCount
         else {
             throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
         }
@@ -92,6 +92,15 @@ struct ConfigurationFile {
         guard let value = root[key], value != .null else { return nil }
         guard let number = Self.number(value), number > 0 else {
             throw mismatch(key, "a number above 0")
+        }
+        return number
+    }
+
+    /// A number in `range`; nil when there is none.
+    func number(_ key: String, in range: ClosedRange<Double>) throws(CheckpointError) -> Double? {
+        guard let value = root[key], value != .null else { return nil }
+        guard let number = Self.number(value), range.contains(number) else {
+            throw mismatch(key, "a number from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }
