@@ -10,6 +10,9 @@ public enum CheckpointError: Error, Equatable {
     case noWeights(folder: String)
     /// A folder holds several safetensors files and nothing says which to take.
     case ambiguous(folder: String, files: [String])
+    /// A part of a model is in none of the usual places; `option` is how a user names it, such as
+    /// `--vae PATH`.
+    case missingCompanion(part: String, option: String, lookedAt: [String])
     /// The system refused to read the file; `reason` is its message or what the path leads to.
     case unreadable(path: String, reason: String)
     /// A file breaks the rules of its format; `tensor` is the entry concerned, if it is one.
@@ -26,7 +29,7 @@ public enum CheckpointError: Error, Equatable {
     /// Whether a file to read is missing or unreadable, rather than damaged or unfit.
     public var isMissingFile: Bool {
         switch self {
-        case .missing, .missingShard, .noWeights, .unreadable: true
+        case .missing, .missingShard, .missingCompanion, .noWeights, .unreadable: true
         case .ambiguous, .damaged, .unfit, .changed, .exists, .cannotWrite: false
         }
     }
@@ -59,6 +62,9 @@ extension CheckpointError: CustomStringConvertible {
             "\(shown(path)): no such file"
         case .missingShard(let path, let index):
             "\(shown(path)): no such file, but \(shown(index)) names it as a shard"
+        case .missingCompanion(let part, let option, let lookedAt):
+            "no \(part) found in \(lookedAt.map(shown).joined(separator: ", ")); "
+                + "give one with \(option)"
         case .noWeights(let folder):
             "\(shown(folder)): no safetensors file in this folder"
         case .ambiguous(let folder, let files):

@@ -96,6 +96,15 @@ struct ConfigurationFile {
         return number
     }
 
+    /// A number in `range`; nil when there is none.
+    func number(_ key: String, in range: ClosedRange<Double>) throws(CheckpointError) -> Double? {
+        guard let value = root[key], value != .null else { return nil }
+        guard let number = Self.number(value), range.contains(number) else {
+            throw mismatch(key, "a number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return number
+    }
+
     /// A text; nil when there is none.
     func string(_ key: String) throws(CheckpointError) -> String? {
         switch root[key] {
