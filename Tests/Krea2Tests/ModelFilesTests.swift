@@ -90,6 +90,29 @@ struct ModelFilesTests {
         }
     }
 
+    @Test(arguments: [
+        ("head16", Variant.turbo), ("head48", .raw), ("head128", .raw),
+    ])
+    func findsThePartsOfTheFixtures(name: String, variant: Variant) throws {
+        let fixtures = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("Fixtures").path
+        let files = try ModelFiles.locate(
+            "\(fixtures)/pipeline/models/\(name)",
+            tokenizer: name == "head48" ? "\(fixtures)/tokenizer/tokenizer" : nil
+        )
+        for path in [files.transformer, files.textEncoder, files.autoencoder] {
+            #expect(try !Checkpoint(path: path).names.isEmpty)
+        }
+        #expect(try ShiftRule(schedulerOf: files) == ShiftRule())
+        let index = try ModelIndex(path: files.modelIndex)
+        let choice = VariantChoice.decide(
+            override: nil,
+            index: index,
+            transformerPath: files.transformer
+        )
+        #expect(choice.variant == variant)
+    }
+
     // MARK: Single files
 
     @Test func findsCompanionsBesideASingleFile() throws {
