@@ -6,7 +6,7 @@ extension ResidualBlock {
     ///
     /// - Parameters:
     ///   - x: `[height, width, channels]`.
-    ///   - buffers: Like x.
+    ///   - buffers: At least as many elements as x.
     ///   - operators: Arithmetic.
     func forwardWhole(_ x: Tensor, _ buffers: (Tensor, Tensor), _ operators: Operators) {
         let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
@@ -95,37 +95,34 @@ extension PixelAttention {
     ///   - x: `[height, width, channels]`, updated in place.
     ///   - scratch: Buffers.
     ///   - operators: Arithmetic.
-    ///   - isCancelled: Asked between groups of queries.
-    /// - Throws: `.cancelled`.
+    ///   - finished: Called for every group of pixels that is done, with its number of pixels.
+    /// - Throws: What `finished` throws.
     func forward(
         _ x: Tensor,
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ isCancelled: () -> Bool
+        _ finished: (Int) throws(GenerationError) -> Void
     ) throws(GenerationError) {
         let (pixels, channels) = (x.shape[0] * x.shape[1], x.shape[2])
         let x = x.reshaped(pixels, channels)
-        let keys = scratch.middle.0.reshaped(pixels, channels)
-        let values = scratch.middle.1.reshaped(pixels, channels)
-        let step = scratch.queries.0.count / channels
-        func groups(_ body: (Range<Int>, Tensor, Tensor) throws(GenerationError) -> Void)
-            throws(GenerationError)
-        {
-            for first in stride(from: 0, to: pixels, by: step) {
-                if isCancelled() { throw .cancelled }
-                let rows = first..<min(first + step, pixels)
-                let normed = flat(scratch.queries.0, rows.count, channels)
-                operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
-                try body(rows, normed, flat(scratch.queries.1, rows.count, channels))
-            }
+        let keys = flat(scratch.middle.0, pixels, channels)
+        let values = flat(scratch.middle.1, pixels, channels)
+        let groupSize = scratch.queries.0.count / channels
+        let groups = stride(from: 0, to: pixels, by: groupSize).map { first in
+            first..<min(first + groupSize, pixels)
         }
 
-        try groups { rows, normed, _ in
+        for rows in groups {
+            let normed = flat(scratch.queries.0, rows.count, channels)
+            operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
             operators.linear(normed, key.weight, bias: key.bias, into: keys.rows(rows))
             operators.linear(normed, value.weight, bias: value.bias, into: values.rows(rows))
         }
-        // A group's pixels change only after its own queries are made, and keys and values are.
-        try groups { rows, normed, queries in
+        // Keys and values are complete, so a group's pixels may change after its queries are made.
+        for rows in groups {
+            let normed = flat(scratch.queries.0, rows.count, channels)
+            let queries = flat(scratch.queries.1, rows.count, channels)
+            operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
             operators.linear(normed, query.weight, bias: query.bias, into: queries)
             operators.attention(queries, keys, values, heads: 1, keyValueHeads: 1, into: queries)
             operators.linear(
@@ -135,6 +132,7 @@ extension PixelAttention {
                 into: x.rows(rows),
                 adding: true
             )
+            try finished(rows.count)
         }
     }
 }

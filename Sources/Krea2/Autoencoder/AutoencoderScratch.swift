@@ -15,7 +15,7 @@ struct AutoencoderScratch {
     let latent: Tensor
     /// Residual stream at the latent's resolution: `[h, w, middleChannels]`.
     let stream: Tensor
-    /// At the latent's resolution, like `stream`: residual blocks' buffers, keys and values.
+    /// At the latent's resolution: residual blocks' buffers, keys and values; flat.
     let middle: (Tensor, Tensor)
     /// Pixels of the attention's queries at once: `[pixels, middleChannels]`.
     let queries: (Tensor, Tensor)
@@ -71,9 +71,8 @@ struct AutoencoderScratch {
             return RowCarry(input: input, inner: inner)
         }
         // The two parts of the decoder use the same memory, one after the other.
-        let middleSizes =
-            [pixels * channels, pixels * channels]
-            + [queryPixels * channels, queryPixels * channels]
+        let mapSize = pixels * max(channels, config.latentChannels)
+        let middleSizes = [mapSize, mapSize, queryPixels * channels, queryPixels * channels]
         let bandSizes = [sizes.windows.0, sizes.windows.1, sizes.normed.0, sizes.normed.1]
         let work = arena.tensor(
             "middle block, then bands",
