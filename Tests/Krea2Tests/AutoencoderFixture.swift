@@ -71,3 +71,64 @@ enum AutoencoderFixture {
         try writer.write(to: path, overwriting: true)
     }
 }
+
+/// Numbers about as large as latents are, the same in every run.
+func randomLatent(_ height: Int, _ width: Int) -> Tensor {
+    var state: UInt64 = 7
+    let count = AutoencoderConfig.releasedMean.count * height * width
+    let elements = (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return Float(state >> 40) / Float(1 << 22) - 2
+    }
+    return Tensor(elements, shape: [AutoencoderConfig.releasedMean.count, height, width])
+}
+
+/// What a decoder makes of a latent.
+struct Decoded {
+    /// De-normalised latent.
+    var input: [Float] = []
+    /// `[3, height, width]`.
+    let planes: Tensor
+    /// `[height, width, 3]`.
+    var bytes: [UInt8]
+
+    init(
+        _ latent: Tensor,
+        _ autoencoder: Autoencoder,
+        _ operators: Operators,
+        bandRows: Int? = nil,
+        isCancelled: () -> Bool = { false },
+        progress: (Double) -> Void = { _ in }
+    ) throws {
+        let (height, width) = (latent.shape[1], latent.shape[2])
+        func scratch(_ arena: inout Arena) -> AutoencoderScratch {
+            AutoencoderScratch(
+                autoencoder.config,
+                latentHeight: height,
+                latentWidth: width,
+                bandRows: bandRows,
+                arena: &arena
+            )
+        }
+        var measuring = Arena.measuring()
+        _ = scratch(&measuring)
+        var arena = Arena(Storage(byteCount: measuring.byteCount))
+        let buffers = scratch(&arena)
+
+        let planes = Tensor(zeros: [3, 8 * height, 8 * width])
+        var bytes = [UInt8](repeating: 0, count: planes.count)
+        try autoencoder.decode(
+            latent,
+            buffers,
+            operators: operators,
+            isCancelled: isCancelled,
+            progress: progress
+        ) { rows in
+            rows.copy(toPlanes: planes)
+            rows.copy(toBytes: &bytes)
+        }
+        self.planes = planes
+        self.bytes = bytes
+        input = buffers.latent.elements
+    }
+}

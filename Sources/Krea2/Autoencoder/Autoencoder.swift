@@ -102,8 +102,8 @@ extension Autoencoder {
         let (x, buffers) = (scratch.stream, scratch.middle)
         let (height, width, channels) = (x.shape[0], x.shape[1], config.latentChannels)
         let pixels = height * width
-        let latent = flat(buffers.0, pixels, channels)
-        let mixed = flat(buffers.1, pixels, channels)
+        let latent = buffers.0.start([pixels, channels])
+        let mixed = buffers.1.start([pixels, channels])
 
         operators.channelsLast(scratch.latent, into: latent)
         operators.linear(
@@ -163,7 +163,7 @@ extension Autoencoder {
             let carry = index > 0 ? scratch.carries[index - 1] : nil
             if let carry {
                 window = scratch.window(index, rows)
-                restore(rows.outer, into: window.tensor, from: carry.input)
+                rows.outer.restore(window.tensor, from: carry.input)
             }
             let output = scratch.output(index, band)
             switch weights.stages[index] {
@@ -185,7 +185,7 @@ extension Autoencoder {
                     into: output
                 )
             case .output(let layer):
-                let normed = flat(scratch.normed.0, like: window.tensor)
+                let normed = scratch.normed.0.start(window.tensor.shape)
                 operators.channelNorm(window.tensor, gamma: layer.norm, silu: true, into: normed)
                 operators.convolution(
                     ImageRows(
@@ -198,7 +198,7 @@ extension Autoencoder {
                     into: output
                 )
             }
-            if let carry { keep(rows.outer, of: window.tensor, in: carry.input) }
+            if let carry { rows.outer.keep(window.tensor, in: carry.input) }
             window = ImageRows(
                 output,
                 firstRow: rows.output.lowerBound,
@@ -215,7 +215,7 @@ extension AutoencoderScratch {
         let (stage, input) = (stages[index], rows.outer.input)
         let buffer = index.isMultiple(of: 2) ? windows.0 : windows.1
         return ImageRows(
-            flat(buffer, input.count, stage.width, stage.inputChannels),
+            buffer.start([input.count, stage.width, stage.inputChannels]),
             firstRow: input.lowerBound,
             imageHeight: stage.height
         )
@@ -226,7 +226,7 @@ extension AutoencoderScratch {
         let count = band[index]?.output.count ?? 0
         guard index + 1 < stages.count, let next = band[index + 1] else {
             let stage = stages[index]
-            return flat(picture, count, stage.width, stage.outputChannels)
+            return picture.start([count, stage.width, stage.outputChannels])
         }
         let known = next.outer.known.count
         return window(index + 1, next).tensor.rows(known..<known + count)

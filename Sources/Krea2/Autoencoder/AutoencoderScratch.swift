@@ -156,3 +156,31 @@ private struct BandSizes {
         }
     }
 }
+
+extension Tensor {
+    /// The first elements of a buffer under a shape.
+    func start(_ shape: [Int]) -> Tensor {
+        reshaped(count).rows(0..<shape.reduce(1, *)).reshaped(shape)
+    }
+}
+
+extension RowBand {
+    /// Puts the rows that the band before has kept in front of the fresh ones.
+    ///
+    /// - Parameters:
+    ///   - window: The rows `input`.
+    ///   - carry: Where they were kept.
+    func restore(_ window: Tensor, from carry: Tensor) {
+        window.rows(0..<known.count).copy(from: carry.rows(0..<known.count))
+    }
+
+    /// Keeps the last rows for the next band.
+    ///
+    /// - Parameters:
+    ///   - window: The rows `input`.
+    ///   - carry: At least two rows.
+    func keep(_ window: Tensor, in carry: Tensor) {
+        let first = kept.lowerBound - input.lowerBound
+        carry.rows(0..<kept.count).copy(from: window.rows(first..<first + kept.count))
+    }
+}
