@@ -8,30 +8,18 @@ import Testing
 
 /// The autoencoder against what diffusers computes, and against itself.
 struct AutoencoderTests {
-    /// Largest difference from the reference, of values from -1 to 1; observed: see below.
-    static let tolerance: Float = 1e-4
-
-    static let models = [
-        "head16": "head16/vae", "head48": "head48/vae/qwen_image_vae.safetensors",
-        "head128": "head128/vae",
-    ]
+    /// Largest difference from the reference, of values from -1 to 1; observed: 1.9e-5.
+    static let tolerance: Float = 7e-5
+    /// The same for de-normalised latents, of values up to 10; observed: 9.6e-7.
+    static let inputTolerance: Float = 3.8e-6
+    /// Share of the bytes that are a level off; observed: 1.5e-4.
+    static let differingShare = 6e-4
 
     static let cases = [
         "head16-turbo", "head16-guided", "head16-three-images", "head16-large", "head16-empty",
         "head16-long", "head16-line-feeds", "head16-scripts", "head16-special", "head48-turbo",
         "head48-guided", "head48-two-images", "head128-turbo", "head128-guided", "head128-scripts",
     ]
-
-    private static func checkpoint(_ model: String) throws -> Checkpoint {
-        let place = try #require(models[model])
-        return try Checkpoint(path: Fixture.path("pipeline/models/\(place)"))
-    }
-
-    private static func config(_ model: String) throws -> AutoencoderConfig? {
-        guard model != "head48" else { return nil }
-        let name = "pipeline/models/\(model)/vae/config.json"
-        return try AutoencoderConfig(json: Fixture.bytes(name), path: name)
-    }
 
     // MARK: Parity
 
@@ -40,8 +28,8 @@ struct AutoencoderTests {
         let model = String(try #require(name.split(separator: "-").first))
         let operators = Operators(threads: 2)
         let autoencoder = try Autoencoder(
-            Self.checkpoint(model),
-            config: Self.config(model),
+            AutoencoderFixture.checkpoint(model),
+            config: AutoencoderFixture.config(model),
             operators: operators
         )
         let dump = try Fixture.dump(name)
@@ -54,15 +42,14 @@ struct AutoencoderTests {
         for index in 0..<latents.count {
             let decoded = try Decoded(latents[index], autoencoder, operators)
             let inputError = largestDifference(decoded.input, inputs[index].elements)
-            #expect(inputError < 1e-5)
+            #expect(inputError < Self.inputTolerance)
             let error = largestDifference(decoded.planes.elements, outputs[index].elements)
             #expect(error < Self.tolerance)
             let expected = rgb[index * byteCount..<(index + 1) * byteCount]
             let steps = zip(decoded.bytes, expected).map { abs(Int($0) - Int($1)) }
             let differing = steps.count { $0 > 0 }
-            print("MEASURED", name, index, inputError, error, differing, steps.count)
             #expect(steps.count == byteCount && steps.allSatisfy { $0 <= 1 })
-            #expect(Double(differing) < 0.005 * Double(byteCount))
+            #expect(Double(differing) < Self.differingShare * Double(byteCount))
         }
     }
 
@@ -71,7 +58,10 @@ struct AutoencoderTests {
     @Test(arguments: ["head16", "head48", "head128"])
     func bandsDoNotChangeTheResult(model: String) throws {
         let operators = Operators(threads: 2)
-        let autoencoder = try Autoencoder(Self.checkpoint(model), operators: operators)
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.checkpoint(model),
+            operators: operators
+        )
         for (height, width) in [(1, 1), (5, 3), (2, 6)] {
             let latent = randomLatent(height, width)
             let whole = try Decoded(latent, autoencoder, operators, bandRows: 8 * height)
@@ -87,10 +77,128 @@ struct AutoencoderTests {
         let latent = randomLatent(6, 9)
         let results = try [1, 2, 3].map { threads in
             let operators = Operators(threads: threads)
-            let autoencoder = try Autoencoder(Self.checkpoint("head48"), operators: operators)
+            let autoencoder = try Autoencoder(
+                AutoencoderFixture.checkpoint("head48"),
+                operators: operators
+            )
             return try Decoded(latent, autoencoder, operators).planes.elements
         }
         #expect(results[0] == results[1] && results[0] == results[2])
+    }
+
+    /// The schedule makes every row of every stage exactly once, with its neighbours at hand.
+    @Test(arguments: [1, 2, 3, 5, 8, 64, 1000])
+    func bandsCoverEveryRowOnce(bandRows: Int) throws {
+        let config = try #require(try AutoencoderFixture.config("head16"))
+        let stages = config.rowStages(latentHeight: 7, latentWidth: 2)
+        var ends = stages.map { _ in 0 }
+        for band in BandSchedule(stages, bandRows: bandRows).bands {
+            for index in stages.indices {
+                guard let rows = band[index] else { continue }
+                #expect(rows.output.lowerBound == ends[index])
+                ends[index] = rows.output.upperBound
+                #expect(rows.outer.known.count <= 2 && rows.outer.kept.count <= 2)
+                guard index > 0 else { continue }
+                #expect(rows.outer.input.upperBound == ends[index - 1])
+            }
+        }
+        #expect(ends == stages.map { $0.height * $0.upsampling })
+    }
+
+    // MARK: Memory and costs
+
+    /// The plan for the released sizes: small beside the 400 MB of one full-size activation.
+    @Test(arguments: [(64, 64), (128, 128), (256, 256)])
+    func needsLittleMemory(height: Int, width: Int) throws {
+        let config = AutoencoderFixture.releasedConfig
+        var arena = Arena.measuring()
+        _ = AutoencoderScratch(config, latentHeight: height, latentWidth: width, arena: &arena)
+        let pictureByteCount = 8 * height * 8 * width * 96 * 4
+        #expect(arena.byteCount < 128 << 20 + pictureByteCount / 4)
+        #expect(arena.buffers.allSatisfy { $0.byteCount > 0 })
+    }
+
+    /// 4.7 and 23.8 TFLOP for pictures of 1024 and 2048 pixels a side.
+    @Test func countsOperations() {
+        let config = AutoencoderFixture.releasedConfig
+        let small = config.floatingPointOperations(latentHeight: 128, latentWidth: 128)
+        let large = config.floatingPointOperations(latentHeight: 256, latentWidth: 256)
+        #expect(abs(small / 4.7e12 - 1) < 0.02)
+        #expect(abs(large / 23.8e12 - 1) < 0.02)
+    }
+
+    // MARK: Course
+
+    @Test func reportsProgress() throws {
+        let operators = Operators(threads: 1)
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.checkpoint("head16"),
+            operators: operators
+        )
+        var shares: [Double] = []
+        _ = try Decoded(
+            randomLatent(4, 4),
+            autoencoder,
+            operators,
+            bandRows: 5,
+            progress: { shares.append($0) }
+        )
+        #expect(zip(shares, shares.dropFirst()).allSatisfy(<))
+        #expect(shares.count > 7 && shares.first ?? 0 > 0)
+        #expect(abs((shares.last ?? 0) - 1) < 1e-9)
+    }
+
+    @Test(arguments: [1, 3, 6, 9])
+    func stopsWhenAskedTo(after parts: Int) throws {
+        let operators = Operators(threads: 1)
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.checkpoint("head16"),
+            operators: operators
+        )
+        var asked = 0
+        #expect(throws: GenerationError.cancelled) {
+            try Decoded(
+                randomLatent(4, 4),
+                autoencoder,
+                operators,
+                bandRows: 5,
+                isCancelled: {
+                    asked += 1
+                    return asked == parts
+                }
+            )
+        }
+        #expect(asked == parts)
+    }
+
+    @Test func namesWhereNumbersAreNotFinite() throws {
+        let operators = Operators(threads: 1)
+        let checkpoint = try AutoencoderFixture.checkpoint("head16")
+        let autoencoder = try Autoencoder(checkpoint, operators: operators)
+        let latent = randomLatent(4, 4)
+        var elements = latent.elements
+        elements[5] = .nan
+        latent.write(elements)
+        let middle = GenerationError.notFinite(stage: "autoencoder", place: "middle block")
+        #expect(throws: middle) { try Decoded(latent, autoencoder, operators) }
+
+        let folder = try TemporaryFolder()
+        let path = folder.file("vae.safetensors")
+        func failure(_ name: String) throws -> GenerationError? {
+            try AutoencoderFixture.write(checkpoint, to: path, replacing: [name: .infinity])
+            let broken = try Autoencoder(Checkpoint(path: path), operators: operators)
+            return #expect(throws: GenerationError.self) {
+                try Decoded(randomLatent(4, 4), broken, operators, bandRows: 10)
+            }
+        }
+        #expect(
+            try failure("decoder.up_blocks.0.resnets.1.conv2.bias")
+                == .notFinite(stage: "autoencoder", place: "up block 0")
+        )
+        #expect(
+            try failure("decoder.up_blocks.2.resnets.1.conv2.bias")
+                == .notFinite(stage: "autoencoder", place: "rows 0–9")
+        )
     }
 }
 
@@ -105,57 +213,4 @@ private struct Pictures {
     var count: Int { tensor.rows }
 
     subscript(_ index: Int) -> Tensor { tensor.row(index) }
-}
-
-/// Numbers about as large as latents are, the same in every run.
-private func randomLatent(_ height: Int, _ width: Int) -> Tensor {
-    var state: UInt64 = 7
-    let count = AutoencoderConfig.releasedMean.count * height * width
-    let elements = (0..<count).map { _ in
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return Float(state >> 40) / Float(1 << 22) - 2
-    }
-    return Tensor(elements, shape: [AutoencoderConfig.releasedMean.count, height, width])
-}
-
-/// What a decoder makes of a latent.
-private struct Decoded {
-    /// De-normalised latent.
-    var input: [Float] = []
-    /// `[3, height, width]`.
-    let planes: Tensor
-    /// `[height, width, 3]`.
-    var bytes: [UInt8]
-
-    init(
-        _ latent: Tensor,
-        _ autoencoder: Autoencoder,
-        _ operators: Operators,
-        bandRows: Int? = nil
-    ) throws {
-        let (height, width) = (latent.shape[1], latent.shape[2])
-        func scratch(_ arena: inout Arena) -> AutoencoderScratch {
-            AutoencoderScratch(
-                autoencoder.config,
-                latentHeight: height,
-                latentWidth: width,
-                bandRows: bandRows,
-                arena: &arena
-            )
-        }
-        var measuring = Arena.measuring()
-        _ = scratch(&measuring)
-        var arena = Arena(Storage(byteCount: measuring.byteCount))
-        let buffers = scratch(&arena)
-
-        let planes = Tensor(zeros: [3, 8 * height, 8 * width])
-        var bytes = [UInt8](repeating: 0, count: planes.count)
-        try autoencoder.decode(latent, buffers, operators: operators) { rows in
-            rows.copy(toPlanes: planes)
-            rows.copy(toBytes: &bytes)
-        }
-        self.planes = planes
-        self.bytes = bytes
-        input = buffers.latent.elements
-    }
 }

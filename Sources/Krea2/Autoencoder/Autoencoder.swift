@@ -47,7 +47,7 @@ struct Autoencoder: Sendable {
     ///   - latent: As the transformer makes it: `[latentChannels, h, w]`.
     ///   - scratch: Buffers for this size; `scratch.latent` holds the de-normalised latent later.
     ///   - operators: Those given to `init`, or others with the same kernels.
-    ///   - isCancelled: Asked between bands.
+    ///   - isCancelled: Asked between bands and between parts of the middle block.
     ///   - progress: Receives the share of the work that is done, 0 to 1.
     ///   - onRows: Receives `[rows, 8w, 3]` from -1 to 1, valid during the call.
     /// - Throws: `.notFinite` or `.cancelled`.
@@ -59,17 +59,21 @@ struct Autoencoder: Sendable {
         progress: (Double) -> Void = { _ in },
         onRows: (ImageRows) -> Void
     ) throws(GenerationError) {
-        let cost = config.cost(of: scratch)
+        let (height, width) = (scratch.stream.shape[0], scratch.stream.shape[1])
+        let cost = config.multiplications(scratch.stages, height, width)
+        var done = 0.0
+        func finished(_ multiplications: Double) throws(GenerationError) {
+            done += multiplications
+            progress(min(1, done / (cost.whole + cost.banded)))
+            if isCancelled() { throw .cancelled }
+        }
         operators.scalePlanes(latent, by: deviation, plus: mean, into: scratch.latent)
 
-        try decodeMiddle(scratch, operators, isCancelled)
-        try decodeFirstBlocks(scratch, operators, isCancelled)
+        try decodeMiddle(scratch, operators, finished)
+        try decodeFirstBlocks(scratch, operators, finished)
 
-        let wholeShare = cost.whole / (cost.whole + cost.banded)
-        let bandShare = (1 - wholeShare) / Double(scratch.schedule.bands.count)
-        progress(wholeShare)
-        for (index, band) in scratch.schedule.bands.enumerated() {
-            if isCancelled() { throw .cancelled }
+        let bands = scratch.schedule.bands
+        for band in bands {
             let rows = decodeBand(band, scratch, operators)
             let (first, count) = (rows.firstRow, rows.tensor.rows)
             guard operators.isFinite(rows.tensor) else {
@@ -77,7 +81,7 @@ struct Autoencoder: Sendable {
             }
             operators.clampToUnit(rows.tensor)
             onRows(rows)
-            progress(wholeShare + bandShare * Double(index + 1))
+            try finished(cost.banded / Double(bands.count))
         }
     }
 
@@ -93,43 +97,52 @@ extension Autoencoder {
     private func decodeMiddle(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ isCancelled: () -> Bool
+        _ finished: (Double) throws(GenerationError) -> Void
     ) throws(GenerationError) {
         let (x, buffers) = (scratch.stream, scratch.middle)
-        let (height, width) = (x.shape[0], x.shape[1])
-        let pixelCount = height * width
-        let latentCount = pixelCount * config.latentChannels
-        let pixels = flat(buffers.0, height, width, config.latentChannels)
-        let mixed = flat(buffers.1, height, width, config.latentChannels)
-        precondition(latentCount <= buffers.0.count)
+        let (height, width, channels) = (x.shape[0], x.shape[1], config.latentChannels)
+        let pixels = height * width
+        let latent = buffers.0.start([pixels, channels])
+        let mixed = buffers.1.start([pixels, channels])
 
-        operators.channelsLast(scratch.latent, into: pixels)
+        operators.channelsLast(scratch.latent, into: latent)
         operators.linear(
-            pixels.reshaped(pixelCount, config.latentChannels),
+            latent,
             weights.afterQuantisation.weight,
             bias: weights.afterQuantisation.bias,
-            into: mixed.reshaped(pixelCount, config.latentChannels)
+            into: mixed
         )
-        let source = ImageRows(mixed, firstRow: 0, imageHeight: height)
-        operators.convolution(source, weights.input, rows: 0..<height, into: x)
+        operators.convolution(
+            ImageRows(mixed.reshaped(height, width, channels), firstRow: 0, imageHeight: height),
+            weights.input,
+            rows: 0..<height,
+            into: x
+        )
+        try finished(config.inputMultiplications * Double(pixels))
 
         weights.middle.before.forwardWhole(x, buffers, operators)
-        try weights.middle.attention.forward(x, scratch, operators, isCancelled)
+        try finished(config.residualMultiplications * Double(pixels))
+        try weights.middle.attention.forward(x, scratch, operators) {
+            rows throws(GenerationError) in
+            try finished(config.attentionMultiplications(pixels: pixels) * Double(rows))
+        }
         weights.middle.after.forwardWhole(x, buffers, operators)
         guard operators.isFinite(x) else { throw notFinite("middle block") }
+        try finished(config.residualMultiplications * Double(pixels))
     }
 
     /// The residual blocks of the first up block.
     private func decodeFirstBlocks(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ isCancelled: () -> Bool
+        _ finished: (Double) throws(GenerationError) -> Void
     ) throws(GenerationError) {
+        let x = scratch.stream
         for block in weights.firstBlocks {
-            if isCancelled() { throw .cancelled }
-            block.forwardWhole(scratch.stream, scratch.middle, operators)
+            block.forwardWhole(x, scratch.middle, operators)
+            try finished(config.residualMultiplications * Double(x.shape[0] * x.shape[1]))
         }
-        guard operators.isFinite(scratch.stream) else { throw notFinite("up block 0") }
+        guard operators.isFinite(x) else { throw notFinite("up block 0") }
     }
 }
 
@@ -150,7 +163,7 @@ extension Autoencoder {
             let carry = index > 0 ? scratch.carries[index - 1] : nil
             if let carry {
                 window = scratch.window(index, rows)
-                restore(rows.outer, into: window.tensor, from: carry.input)
+                rows.outer.restore(window.tensor, from: carry.input)
             }
             let output = scratch.output(index, band)
             switch weights.stages[index] {
@@ -172,7 +185,7 @@ extension Autoencoder {
                     into: output
                 )
             case .output(let layer):
-                let normed = flat(scratch.normed.0, like: window.tensor)
+                let normed = scratch.normed.0.start(window.tensor.shape)
                 operators.channelNorm(window.tensor, gamma: layer.norm, silu: true, into: normed)
                 operators.convolution(
                     ImageRows(
@@ -185,7 +198,7 @@ extension Autoencoder {
                     into: output
                 )
             }
-            if let carry { keep(rows.outer, of: window.tensor, in: carry.input) }
+            if let carry { rows.outer.keep(window.tensor, in: carry.input) }
             window = ImageRows(
                 output,
                 firstRow: rows.output.lowerBound,
@@ -202,7 +215,7 @@ extension AutoencoderScratch {
         let (stage, input) = (stages[index], rows.outer.input)
         let buffer = index.isMultiple(of: 2) ? windows.0 : windows.1
         return ImageRows(
-            flat(buffer, input.count, stage.width, stage.inputChannels),
+            buffer.start([input.count, stage.width, stage.inputChannels]),
             firstRow: input.lowerBound,
             imageHeight: stage.height
         )
@@ -213,7 +226,7 @@ extension AutoencoderScratch {
         let count = band[index]?.output.count ?? 0
         guard index + 1 < stages.count, let next = band[index + 1] else {
             let stage = stages[index]
-            return flat(picture, count, stage.width, stage.outputChannels)
+            return picture.start([count, stage.width, stage.outputChannels])
         }
         let known = next.outer.known.count
         return window(index + 1, next).tensor.rows(known..<known + count)
@@ -223,15 +236,6 @@ extension AutoencoderScratch {
 // MARK: Costs
 
 extension AutoencoderConfig {
-    /// Multiplications to decode one latent: at its own resolution, and in bands.
-    fileprivate func cost(of scratch: AutoencoderScratch) -> (whole: Double, banded: Double) {
-        let stream = scratch.stream.shape
-        return (
-            wholeMultiplications(pixels: Double(stream[0] * stream[1])),
-            scratch.stages.reduce(0) { $0 + $1.multiplications }
-        )
-    }
-
     /// Floating-point operations to decode one latent, two for each multiplication.
     ///
     /// - Parameters:
@@ -240,14 +244,37 @@ extension AutoencoderConfig {
     /// - Returns: Those of convolutions and attention.
     func floatingPointOperations(latentHeight: Int, latentWidth: Int) -> Double {
         let stages = rowStages(latentHeight: latentHeight, latentWidth: latentWidth)
-        let whole = wholeMultiplications(pixels: Double(latentHeight * latentWidth))
-        return 2 * stages.reduce(whole) { $0 + $1.multiplications }
+        let parts = multiplications(stages, latentHeight, latentWidth)
+        return 2 * (parts.whole + parts.banded)
     }
 
-    private func wholeMultiplications(pixels: Double) -> Double {
-        let (channels, latent) = (Double(middleChannels), Double(latentChannels))
-        let residuals = Double(2 + residualBlocks + 1) * 18 * channels * channels
-        let attention = 4 * channels * channels + 2 * pixels * channels
-        return pixels * (latent * latent + 9 * latent * channels + residuals + attention)
+    /// Multiplications of what runs at the latent's resolution, and of what runs in bands.
+    fileprivate func multiplications(
+        _ stages: [RowStage],
+        _ latentHeight: Int,
+        _ latentWidth: Int
+    ) -> (whole: Double, banded: Double) {
+        let pixels = latentHeight * latentWidth
+        let residuals = Double(2 + residualBlocks + 1) * residualMultiplications
+        let attention = attentionMultiplications(pixels: pixels)
+        return (
+            Double(pixels) * (inputMultiplications + residuals + attention),
+            stages.reduce(0) { $0 + $1.multiplications }
+        )
+    }
+
+    /// Of the first two convolutions, for each pixel.
+    fileprivate var inputMultiplications: Double {
+        Double(latentChannels * (latentChannels + 9 * middleChannels))
+    }
+
+    /// Of a residual block at the latent's resolution, for each pixel.
+    fileprivate var residualMultiplications: Double {
+        Double(18 * middleChannels * middleChannels)
+    }
+
+    /// Of the attention, for each pixel.
+    fileprivate func attentionMultiplications(pixels: Int) -> Double {
+        Double(middleChannels * (4 * middleChannels + 2 * pixels))
     }
 }

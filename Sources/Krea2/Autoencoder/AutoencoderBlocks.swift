@@ -6,7 +6,7 @@ extension ResidualBlock {
     ///
     /// - Parameters:
     ///   - x: `[height, width, channels]`.
-    ///   - buffers: Like x.
+    ///   - buffers: At least as many elements as x.
     ///   - operators: Arithmetic.
     func forwardWhole(_ x: Tensor, _ buffers: (Tensor, Tensor), _ operators: Operators) {
         let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
@@ -50,11 +50,11 @@ extension ResidualBlock {
         let (width, height) = (x.tensor.shape[1], x.imageHeight)
         let outputChannels = convolution2.outputChannels
 
-        let first = flat(normed.0, like: x.tensor)
+        let first = normed.0.start(x.tensor.shape)
         operators.channelNorm(x.tensor, gamma: norm1, silu: true, into: first)
 
-        let inner = flat(normed.1, second.input.count, width, outputChannels)
-        if let innerCarry { restore(second, into: inner, from: innerCarry) }
+        let inner = normed.1.start([second.input.count, width, outputChannels])
+        if let innerCarry { second.restore(inner, from: innerCarry) }
         let fresh = inner.rows(second.known.count..<second.input.count)
         operators.convolution(
             ImageRows(first, firstRow: x.firstRow, imageHeight: height),
@@ -63,7 +63,7 @@ extension ResidualBlock {
             into: fresh
         )
         operators.channelNorm(fresh, gamma: norm2, silu: true, into: fresh)
-        if let innerCarry { keep(second, of: inner, in: innerCarry) }
+        if let innerCarry { second.keep(inner, in: innerCarry) }
 
         let start = rows.output.lowerBound - x.firstRow
         let passed = x.tensor.rows(start..<start + rows.output.count)
@@ -95,37 +95,34 @@ extension PixelAttention {
     ///   - x: `[height, width, channels]`, updated in place.
     ///   - scratch: Buffers.
     ///   - operators: Arithmetic.
-    ///   - isCancelled: Asked between groups of queries.
-    /// - Throws: `.cancelled`.
+    ///   - finished: Called for every group of pixels that is done, with its number of pixels.
+    /// - Throws: What `finished` throws.
     func forward(
         _ x: Tensor,
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ isCancelled: () -> Bool
+        _ finished: (Int) throws(GenerationError) -> Void
     ) throws(GenerationError) {
         let (pixels, channels) = (x.shape[0] * x.shape[1], x.shape[2])
         let x = x.reshaped(pixels, channels)
-        let keys = scratch.middle.0.reshaped(pixels, channels)
-        let values = scratch.middle.1.reshaped(pixels, channels)
-        let step = scratch.queries.0.count / channels
-        func groups(_ body: (Range<Int>, Tensor, Tensor) throws(GenerationError) -> Void)
-            throws(GenerationError)
-        {
-            for first in stride(from: 0, to: pixels, by: step) {
-                if isCancelled() { throw .cancelled }
-                let rows = first..<min(first + step, pixels)
-                let normed = flat(scratch.queries.0, rows.count, channels)
-                operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
-                try body(rows, normed, flat(scratch.queries.1, rows.count, channels))
-            }
+        let keys = scratch.middle.0.start([pixels, channels])
+        let values = scratch.middle.1.start([pixels, channels])
+        let groupSize = scratch.queries.0.count / channels
+        let groups = stride(from: 0, to: pixels, by: groupSize).map { first in
+            first..<min(first + groupSize, pixels)
         }
 
-        try groups { rows, normed, _ in
+        for rows in groups {
+            let normed = scratch.queries.0.start([rows.count, channels])
+            operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
             operators.linear(normed, key.weight, bias: key.bias, into: keys.rows(rows))
             operators.linear(normed, value.weight, bias: value.bias, into: values.rows(rows))
         }
-        // A group's pixels change only after its own queries are made, and keys and values are.
-        try groups { rows, normed, queries in
+        // Keys and values are complete, so a group's pixels may change after its queries are made.
+        for rows in groups {
+            let normed = scratch.queries.0.start([rows.count, channels])
+            let queries = scratch.queries.1.start([rows.count, channels])
+            operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
             operators.linear(normed, query.weight, bias: query.bias, into: queries)
             operators.attention(queries, keys, values, heads: 1, keyValueHeads: 1, into: queries)
             operators.linear(
@@ -135,29 +132,7 @@ extension PixelAttention {
                 into: x.rows(rows),
                 adding: true
             )
+            try finished(rows.count)
         }
     }
-}
-
-/// The start of a buffer as a tensor of the given sizes.
-func flat(_ buffer: Tensor, _ shape: Int...) -> Tensor {
-    buffer.reshaped(buffer.count).rows(0..<shape.reduce(1, *)).reshaped(shape)
-}
-
-/// The start of a buffer as a tensor of another one's sizes.
-func flat(_ buffer: Tensor, like tensor: Tensor) -> Tensor {
-    buffer.reshaped(buffer.count).rows(0..<tensor.count).reshaped(tensor.shape)
-}
-
-/// Puts the rows that were kept in front of the fresh ones.
-func restore(_ band: RowBand, into window: Tensor, from carry: Tensor) {
-    let count = band.known.count
-    window.rows(0..<count).copy(from: carry.rows(0..<count))
-}
-
-/// Keeps the last rows for the next band.
-func keep(_ band: RowBand, of window: Tensor, in carry: Tensor) {
-    let first = band.kept.lowerBound - band.input.lowerBound
-    let kept = window.rows(first..<first + band.kept.count)
-    carry.rows(0..<kept.rows).copy(from: kept)
 }

@@ -35,8 +35,9 @@ struct AutoencoderConfig: Sendable, Equatable {
         1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
     ]
 
-    /// Most channels at any resolution; the middle attends with one head of all its channels.
-    static let mostChannels = Operators.largestHeadSize
+    /// Channels at any resolution: upsampling halves them, and the middle attends with one head of
+    /// all its channels.
+    static let channelRange = 2...Operators.largestHeadSize
     /// Most residual blocks at a resolution.
     static let mostResidualBlocks = 16
 }
@@ -84,18 +85,19 @@ extension AutoencoderConfig {
     ///   for autoencoders of another structure.
     init(json bytes: [UInt8], path: String) throws(CheckpointError) {
         let file = try ConfigFields(bytes, path: path)
-        let width = try file.integer("base_dim", in: 1...Self.mostChannels)
+        let most = Self.channelRange.upperBound
+        let width = try file.integer("base_dim", in: 1...most)
         let multipliers = try file.integers("dim_mult", count: Self.resolutions)
-        let latentChannels = try file.integer("z_dim", in: 1...Self.mostChannels)
+        let latentChannels = try file.integer("z_dim", in: 1...most)
         try file.requireEmpty("attn_scales")
-        for multiplier in multipliers
-        where multiplier < 1 || multiplier > Self.mostChannels / width {
+        let channels = multipliers.map { $0.multipliedReportingOverflow(by: width) }
+        guard channels.allSatisfy({ !$0.overflow && Self.channelRange ~= $0.partialValue }) else {
             throw file.damaged(
-                "\"dim_mult\" with \(multiplier)",
-                "factors that make 1 to \(Self.mostChannels) of \(width) channels"
+                "\"dim_mult\" \(multipliers) for \"base_dim\" \(width)",
+                "\(Self.channelRange.lowerBound) to \(most) channels in all blocks"
             )
         }
-        channels = multipliers.map { $0 * width }
+        self.channels = channels.map(\.partialValue)
         self.latentChannels = latentChannels
         residualBlocks = try file.integer("num_res_blocks", in: 1...Self.mostResidualBlocks)
         latentMean = try file.floats("latents_mean", count: latentChannels)

@@ -122,7 +122,7 @@ extension AutoencoderNames {
             }
         let places = checkpoint.names.filter { $0.hasPrefix(start) }
             .map { $0.dropFirst(start.count) }.filter { mark.isEmpty || $0.contains(mark) }
-            .compactMap { Int($0.prefix { $0 != "." }) }
+            .compactMap { Int($0.prefix { $0 != "." }) }.filter { $0 >= 0 }
         let last = layout == .wan ? places.min().map { $0 - 1 } : places.max()
         let usual = 2
         return min(max(last ?? usual, 1), AutoencoderConfig.mostResidualBlocks)
@@ -164,12 +164,12 @@ extension AutoencoderConfig {
                 else: usualChannels[block]
             )
         }
-        for channels in channels where channels < 1 || channels > Self.mostChannels {
+        for channels in channels where !Self.channelRange.contains(channels) {
             throw .damaged(
                 path: checkpoint.path,
                 tensor: nil,
                 found: "autoencoder blocks of \(channels) channels",
-                expected: "1 to \(Self.mostChannels)"
+                expected: "\(Self.channelRange.lowerBound) to \(Self.channelRange.upperBound)"
             )
         }
         latentChannels = size(

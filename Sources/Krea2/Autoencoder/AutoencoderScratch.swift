@@ -15,7 +15,7 @@ struct AutoencoderScratch {
     let latent: Tensor
     /// Residual stream at the latent's resolution: `[h, w, middleChannels]`.
     let stream: Tensor
-    /// At the latent's resolution, like `stream`: residual blocks' buffers, keys and values.
+    /// At the latent's resolution: residual blocks' buffers, keys and values; flat.
     let middle: (Tensor, Tensor)
     /// Pixels of the attention's queries at once: `[pixels, middleChannels]`.
     let queries: (Tensor, Tensor)
@@ -71,9 +71,8 @@ struct AutoencoderScratch {
             return RowCarry(input: input, inner: inner)
         }
         // The two parts of the decoder use the same memory, one after the other.
-        let middleSizes =
-            [pixels * channels, pixels * channels]
-            + [queryPixels * channels, queryPixels * channels]
+        let mapSize = pixels * max(channels, config.latentChannels)
+        let middleSizes = [mapSize, mapSize, queryPixels * channels, queryPixels * channels]
         let bandSizes = [sizes.windows.0, sizes.windows.1, sizes.normed.0, sizes.normed.1]
         let work = arena.tensor(
             "middle block, then bands",
@@ -155,5 +154,33 @@ private struct BandSizes {
                 }
             }
         }
+    }
+}
+
+extension Tensor {
+    /// The first elements of a buffer under a shape.
+    func start(_ shape: [Int]) -> Tensor {
+        reshaped(count).rows(0..<shape.reduce(1, *)).reshaped(shape)
+    }
+}
+
+extension RowBand {
+    /// Puts the rows that the band before has kept in front of the fresh ones.
+    ///
+    /// - Parameters:
+    ///   - window: The rows `input`.
+    ///   - carry: Where they were kept.
+    func restore(_ window: Tensor, from carry: Tensor) {
+        window.rows(0..<known.count).copy(from: carry.rows(0..<known.count))
+    }
+
+    /// Keeps the last rows for the next band.
+    ///
+    /// - Parameters:
+    ///   - window: The rows `input`.
+    ///   - carry: At least two rows.
+    func keep(_ window: Tensor, in carry: Tensor) {
+        let first = kept.lowerBound - input.lowerBound
+        carry.rows(0..<kept.count).copy(from: window.rows(first..<first + kept.count))
     }
 }

@@ -1,0 +1,221 @@
+import Checkpoints
+import Compute
+import TestSupport
+import Tensors
+import Testing
+
+@testable import Krea2
+
+/// What files an autoencoder is read from, and what is said of those that do not fit.
+struct AutoencoderFileTests {
+    private let folder: TemporaryFolder
+    private let path: String
+    private let operators = Operators(threads: 1)
+
+    init() throws {
+        folder = try TemporaryFolder()
+        path = folder.file("vae.safetensors")
+    }
+
+    /// The problems of a changed copy of a model, read without its configuration.
+    private func problems(
+        _ model: String,
+        reshaping: [String: [Int]] = [:],
+        retyping: [String: ElementType] = [:],
+        rename: (String) -> String? = { $0 }
+    ) throws -> [WeightProblem] {
+        try AutoencoderFixture.write(
+            AutoencoderFixture.checkpoint(model),
+            to: path,
+            reshaping: reshaping,
+            retyping: retyping,
+            rename: rename
+        )
+        let error = #expect(throws: CheckpointError.self) {
+            try Autoencoder(Checkpoint(path: path), operators: operators)
+        }
+        guard case .unfit(let file, let problems) = error else {
+            Issue.record("\(String(describing: error))")
+            return []
+        }
+        #expect(file == path)
+        return problems
+    }
+
+    // MARK: Names
+
+    /// A Wan name by the table of the layouts, written out for two residual blocks.
+    private static let wanNames = [
+        "post_quant_conv.bias": "conv2.bias",
+        "quant_conv.weight": "quant_conv.weight",
+        "decoder.conv_in.weight": "decoder.conv1.weight",
+        "decoder.mid_block.resnets.0.norm1.gamma": "decoder.middle.0.residual.0.gamma",
+        "decoder.mid_block.attentions.0.to_qkv.bias": "decoder.middle.1.to_qkv.bias",
+        "decoder.mid_block.resnets.1.conv2.weight": "decoder.middle.2.residual.6.weight",
+        "decoder.up_blocks.0.resnets.2.norm2.gamma": "decoder.upsamples.2.residual.3.gamma",
+        "decoder.up_blocks.0.upsamplers.0.resample.1.bias": "decoder.upsamples.3.resample.1.bias",
+        "decoder.up_blocks.1.resnets.0.conv_shortcut.bias": "decoder.upsamples.4.shortcut.bias",
+        "decoder.up_blocks.3.resnets.2.conv1.weight": "decoder.upsamples.14.residual.2.weight",
+        "decoder.norm_out.gamma": "decoder.head.0.gamma",
+        "decoder.conv_out.bias": "decoder.head.2.bias",
+    ]
+
+    @Test(arguments: wanNames.keys.sorted())
+    func knowsWansNames(name: String) {
+        let names = AutoencoderNames(layout: .wan, residualBlocks: 2)
+        #expect(names.stored(name) == Self.wanNames[name])
+        #expect(AutoencoderNames(layout: .diffusers, residualBlocks: 2).stored(name) == name)
+    }
+
+    @Test func findsThePlacesOfOtherBlockCounts() {
+        let names = AutoencoderNames(layout: .wan, residualBlocks: 1)
+        let upsampling = "decoder.up_blocks.2.upsamplers.0.resample.1.bias"
+        #expect(names.stored(upsampling) == "decoder.upsamples.8.resample.1.bias")
+        let residual = "decoder.up_blocks.3.resnets.1.conv1.bias"
+        #expect(names.stored(residual) == "decoder.upsamples.10.residual.2.bias")
+    }
+
+    @Test(arguments: [("head16", ""), ("head128", ""), ("head16", "first_stage_model.")])
+    func readsWansNamesAndPrefixes(model: String, prefix: String) throws {
+        let checkpoint = try AutoencoderFixture.checkpoint(model)
+        let blocks = model == "head128" ? 1 : 2
+        let names = AutoencoderNames(layout: .wan, residualBlocks: blocks)
+        try AutoencoderFixture.write(checkpoint, to: path) { name in
+            // The encoder's Wan names do not matter: nothing reads them.
+            prefix + (name.hasPrefix("quant_conv.") ? "conv1.bias" + name : names.stored(name))
+        }
+        let config = try AutoencoderFixture.config(model)
+        let first = try Autoencoder(checkpoint, config: config, operators: operators)
+        let second = try Autoencoder(Checkpoint(path: path), config: config, operators: operators)
+        let latent = randomLatent(3, 2)
+        let expected = try Decoded(latent, first, operators).planes.elements
+        #expect(try Decoded(latent, second, operators).planes.elements == expected)
+    }
+
+    @Test func readsFilesWithoutEncoder() throws {
+        try AutoencoderFixture.write(AutoencoderFixture.checkpoint("head48"), to: path) { name in
+            name.hasPrefix("encoder.") || name.hasPrefix("conv1.") || name.contains("time_conv")
+                ? nil : name
+        }
+        _ = try Autoencoder(Checkpoint(path: path), operators: operators)
+    }
+
+    // MARK: Sizes
+
+    @Test(arguments: ["head16", "head48", "head128"])
+    func takesSizesFromShapes(model: String) throws {
+        let (tensors, names) = AutoencoderNames.recognise(
+            try AutoencoderFixture.checkpoint(model)
+        )
+        let config = try AutoencoderConfig(shapesOf: tensors, names)
+        let width = model == "head48" ? 5 : 4
+        #expect(config.channels == [width, 2 * width, 4 * width, 4 * width])
+        #expect(config.residualBlocks == (model == "head128" ? 1 : 2))
+        #expect(config.latentChannels == 16)
+        if let told = try AutoencoderFixture.config(model) {
+            #expect(told.channels == config.channels)
+            #expect(told.residualBlocks == config.residualBlocks)
+            #expect((told == config) == (model == "head16"))
+        }
+    }
+
+    // MARK: Files that do not fit
+
+    @Test func namesMissingTensors() throws {
+        let name = "decoder.up_blocks.1.resnets.0.conv1.bias"
+        #expect(
+            try problems("head16") { $0 == name ? nil : $0 }
+                == [.missing(tensor: name, file: path)]
+        )
+        let wanName = "decoder.upsamples.7.resample.1.weight"
+        #expect(
+            try problems("head48") { $0 == wanName ? nil : $0 }
+                == [.missing(tensor: wanName, file: path)]
+        )
+    }
+
+    @Test(arguments: [
+        ("decoder.up_blocks.2.resnets.0.conv1.weight", [8, 8, 3, 3], [8, 8, 3, 3, 3]),
+        ("decoder.up_blocks.2.resnets.0.conv1.bias", [9], [8]),
+        ("decoder.mid_block.attentions.0.to_qkv.weight", [16, 16, 1, 1], [48, 16, 1, 1]),
+        ("post_quant_conv.weight", [16, 15, 1, 1, 1], [16, 16, 1, 1, 1]),
+        ("decoder.conv_out.weight", [4, 4, 3, 3, 3], [3, 4, 3, 3, 3]),
+    ])
+    func namesMisshapenTensors(name: String, found: [Int], expected: [Int]) throws {
+        #expect(
+            try problems("head16", reshaping: [name: found])
+                == [.misshapen(tensor: name, file: path, found: found, expected: [expected])]
+        )
+    }
+
+    @Test func namesSurplusAndMistypedTensors() throws {
+        #expect(
+            try problems("head16") { $0 == "quant_conv.bias" ? "decoder.extra.bias" : $0 }
+                == [.surplus(tensor: "decoder.extra.bias", file: path)]
+        )
+        let name = "decoder.conv_in.weight"
+        #expect(
+            try problems("head16", retyping: [name: .float8E4M3])
+                == [.mistyped(tensor: name, file: path, found: "F8_E4M3")]
+        )
+    }
+
+    @Test func refusesUnknownStatistics() throws {
+        try AutoencoderFixture.write(
+            AutoencoderFixture.checkpoint("head16"),
+            to: path,
+            reshaping: [
+                "post_quant_conv.weight": [8, 8, 1, 1, 1], "post_quant_conv.bias": [8],
+                "decoder.conv_in.weight": [16, 8, 3, 3, 3],
+            ]
+        )
+        let error = #expect(throws: CheckpointError.self) {
+            try Autoencoder(Checkpoint(path: path), operators: operators)
+        }
+        #expect(error?.description.contains("8 latent channels without config.json") == true)
+    }
+
+    // MARK: Configurations
+
+    @Test(arguments: [
+        ("{", "JSON"), ("[]", "an object"), ("{}", "\"base_dim\""),
+        (config(width: "0"), "\"base_dim\""), (config(width: "4.5"), "\"base_dim\""),
+        (config(width: "1024"), "\"dim_mult\""),
+        (config(multipliers: "[1, 2, 4]"), "\"dim_mult\""),
+        (config(multipliers: "[1, 2, 4, 9223372036854775807]"), "\"dim_mult\""),
+        (config(multipliers: "[1, 2, 4, -4]"), "\"dim_mult\""),
+        (config(blocks: "17"), "\"num_res_blocks\""), (config(scales: "[1]"), "\"attn_scales\""),
+        (config(mean: "[0]"), "\"latents_mean\""), (config(mean: "[0, 1e99]"), "\"latents_mean\""),
+        (config(mean: "[0, \"\"]"), "\"latents_mean\""),
+        (config(deviation: "[1, 0]"), "\"latents_std\""),
+        (config(deviation: "null"), "\"latents_std\""),
+    ])
+    func refusesDamagedConfigurations(text: String, mention: String) throws {
+        let error = #expect(throws: CheckpointError.self) {
+            try AutoencoderConfig(json: Array(text.utf8), path: "vae/config.json")
+        }
+        let description = error?.description ?? ""
+        #expect(description.hasPrefix("vae/config.json: ") && description.contains(mention))
+    }
+
+    @Test func acceptsConfigurations() throws {
+        let text = Self.config()
+        let config = try AutoencoderConfig(json: Array(text.utf8), path: "")
+        #expect(config.channels == [3, 6, 12, 12] && config.latentChannels == 2)
+        #expect(config.latentMean == [0, 0.5] && config.latentDeviation == [1, 2])
+    }
+
+    private static func config(
+        width: String = "3",
+        multipliers: String = "[1, 2, 4, 4]",
+        blocks: String = "2",
+        scales: String = "[]",
+        mean: String = "[0, 0.5]",
+        deviation: String = "[1, 2]"
+    ) -> String {
+        """
+        {"base_dim": \(width), "dim_mult": \(multipliers), "num_res_blocks": \(blocks),
+        "z_dim": 2, "attn_scales": \(scales), "latents_mean": \(mean), "latents_std": \(deviation)}
+        """
+    }
+}
