@@ -80,7 +80,7 @@ let package = Package(
         ),
         tests("JSON"),
         tests("Tensors"),
-        tests("Compute", uses: ["Tensors"]),
+        tests("Compute", uses: ["CKernels", "Tensors"]),
         tests("Checkpoints", uses: ["Tensors"]),
         tests("Tokenization"),
         tests("Krea2", uses: ["Checkpoints", "Compute", "Tensors", "Tokenization"]),
