@@ -70,6 +70,15 @@ let package = Package(
             swiftSettings: memorySafe
         ),
 
+        // MARK: Benchmarks
+
+        .executableTarget(
+            name: "float32-benchmark",
+            dependencies: ["COpenBLAS", "Compute", "Tensors"],
+            path: "Benchmarks/Float32",
+            swiftSettings: swift
+        ),
+
         // MARK: Tests
 
         .target(
