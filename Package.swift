@@ -70,6 +70,15 @@ let package = Package(
             swiftSettings: memorySafe
         ),
 
+        // MARK: Benchmarks
+
+        .executableTarget(
+            name: "float32-benchmark",
+            dependencies: ["COpenBLAS", "Compute", "Tensors"],
+            path: "Benchmarks/Float32",
+            swiftSettings: swift
+        ),
+
         // MARK: Tests
 
         .target(
@@ -80,7 +89,7 @@ let package = Package(
         ),
         tests("JSON"),
         tests("Tensors"),
-        tests("Compute", uses: ["Tensors"]),
+        tests("Compute", uses: ["CKernels", "Tensors"]),
         tests("Checkpoints", uses: ["Tensors"]),
         tests("Tokenization"),
         tests("Krea2", uses: ["Checkpoints", "Compute", "Tensors", "Tokenization"]),

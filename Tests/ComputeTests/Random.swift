@@ -1,0 +1,40 @@
+import Tensors
+
+/// Repeatable numbers between −1 and 1 (splitmix64).
+struct Random {
+    var state: UInt64
+
+    init(_ seed: UInt64) { state = seed }
+
+    mutating func next() -> Float {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return Float(Int64(bitPattern: z ^ (z >> 31)) >> 40) * 0x1p-23
+    }
+
+    /// A guarded tensor of numbers between −`range` and `range`.
+    mutating func tensor(_ shape: Int..., range: Float = 1) -> Tensor {
+        let tensor = Tensor(guarded: shape)
+        let floats = tensor.floats
+        for i in 0..<tensor.count { floats[i] = range * next() }
+        return tensor
+    }
+
+    /// A guarded weight matrix `[columns, k]` of a given type.
+    mutating func weight(_ columns: Int, _ k: Int, _ type: ElementType) -> Tensor {
+        let tensor = Tensor(guarded: [columns, k], elementType: type)
+        guard type != .float32 else {
+            for i in 0..<tensor.count { tensor.floats[i] = next() }
+            return tensor
+        }
+        let halves = tensor.address.assumingMemoryBound(to: UInt16.self)
+        for i in 0..<tensor.count {
+            halves[i] =
+                type == .float16
+                ? Float16(next()).bitPattern : UInt16(truncatingIfNeeded: next().bitPattern >> 16)
+        }
+        return tensor
+    }
+}
