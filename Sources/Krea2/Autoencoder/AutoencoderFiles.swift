@@ -1,5 +1,4 @@
 import Checkpoints
-import FoundationEssentials
 
 /// The opened files of the autoencoder, and its sizes.
 struct AutoencoderFiles {
@@ -8,13 +7,16 @@ struct AutoencoderFiles {
 
     /// Opens a folder, an index or a file.
     ///
-    /// - Parameter path: A folder may hold a `config.json`; single files have none.
+    /// - Parameter path: There may be a `config.json`; ComfyUI's single files have none.
     /// - Throws: When it is not a Qwen-Image autoencoder, or its sizes are not supported.
     init(path: String) throws(CheckpointError) {
         checkpoint = try Checkpoint(path: path)
-        let configPath = path + "/config.json"
-        if let bytes = FileManager.default.contents(atPath: configPath) {
-            config = try AutoencoderConfig(json: [UInt8](bytes), path: configPath)
+        let file = try ConfigurationFile(
+            besideWeights: path,
+            className: "AutoencoderKLQwenImage"
+        )
+        if let file, let bytes = try ConfigurationFile.contents(of: file.path) {
+            config = try AutoencoderConfig(json: bytes, path: file.path)
         } else {
             let (tensors, names) = AutoencoderNames.recognise(checkpoint)
             config = try AutoencoderConfig(shapesOf: tensors, names)

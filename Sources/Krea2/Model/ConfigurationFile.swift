@@ -1,6 +1,6 @@
 import Checkpoints
-import FoundationEssentials
 import JSON
+import Tensors
 
 /// A JSON file of settings beside some weights, such as `transformer/config.json`.
 ///
@@ -18,15 +18,10 @@ struct ConfigurationFile {
     ///
     /// - Throws: When it cannot be read or is not an object.
     init?(path: String) throws(CheckpointError) {
-        guard FileManager.default.fileExists(atPath: path) else { return nil }
-        guard let data = FileManager.default.contents(atPath: path),
-            data.count <= Self.largestByteCount
-        else {
-            throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
-        }
+        guard let bytes = try Self.contents(of: path) else { return nil }
         let value: JSONValue
         do {
-            value = try JSONParser.parse([UInt8](data))
+            value = try JSONParser.parse(bytes)
         } catch {
             throw .damaged(
                 path: path,
@@ -44,6 +39,42 @@ struct ConfigurationFile {
     private init(path: String, root: [String: JSONValue]) {
         self.path = path
         self.root = root
+    }
+
+    /// The settings beside some weights; nil when there are none.
+    ///
+    /// The folder of a single file may belong to another model, so there the class must be right.
+    ///
+    /// - Parameters:
+    ///   - weights: A safetensors file, an index of shards, or a folder with either.
+    ///   - className: What `_class_name` says in the settings of such weights.
+    /// - Throws: When they cannot be read or are not an object.
+    init?(besideWeights weights: String, className: String) throws(CheckpointError) {
+        guard let file = try ConfigurationFile(path: ConfigurationPath.beside(weights)) else {
+            return nil
+        }
+        let isSingleFile = weights.hasSuffix(".safetensors") && PathText.kind(weights) == .file
+        if isSingleFile, file.root["_class_name"] != .string(className) { return nil }
+        self = file
+    }
+
+    /// The bytes of a file; nil when there is nothing at `path`.
+    ///
+    /// - Throws: `.unreadable`, also for what is no regular file or too large to be settings.
+    static func contents(of path: String) throws(CheckpointError) -> [UInt8]? {
+        do throws(MappingError) {
+            let file = try MappedFile(path: path)
+            guard file.byteCount <= largestByteCount else {
+                throw .unreadable(path: path, reason: "it has more than 16 MiB")
+            }
+            return unsafe file.withBytes { unsafe [UInt8]($0) }
+        } catch .missing {
+            return nil
+        } catch .empty {
+            return []
+        } catch {
+            throw CheckpointError(error)
+        }
     }
 
     /// The object at `key` with the same file's path; nil when there is none.

@@ -41,19 +41,41 @@ struct SizeReader {
         return try length(tensor, axis) / divisor
     }
 
+    /// Most layers that a network may have; every one is looked for.
+    private static let mostLayers = 1024
+
     /// The value of `key`, or else how many different numbers follow `prefix` in tensors' names.
+    ///
+    /// - Parameters:
+    ///   - key: Key of the configuration file.
+    ///   - prefix: What stands before the layers' numbers.
+    /// - Returns: The count, 0 or more.
+    /// - Throws: When it is beyond what any model has.
     func count(_ key: String, or prefix: String) throws(CheckpointError) -> Int {
-        if let value = try file?.integer(key) { return value }
         let stored = rename(prefix)
-        let numbers = checkpoint.names.filter { $0.hasPrefix(stored) }.compactMap { name in
-            Int(name.dropFirst(stored.count).prefix { $0 != "." })
+        let told = try file?.integer(key)
+        let count =
+            told
+            ?? Set(
+                checkpoint.names.filter { $0.hasPrefix(stored) }.compactMap { name in
+                    Int(name.dropFirst(stored.count).prefix { $0 != "." })
+                }
+            ).count
+        guard count <= Self.mostLayers else {
+            throw .damaged(
+                path: (told == nil ? nil : file?.path) ?? checkpoint.path,
+                tensor: nil,
+                found: "\(count) layers \(checkpoint.nameInFile(stored))…",
+                expected: "at most \(Self.mostLayers)"
+            )
         }
-        return Set(numbers).count
+        return count
     }
 
     /// The number at `key`, rounded to float32, or `value`.
     func number(_ key: String, default value: Float) throws(CheckpointError) -> Float {
-        guard let number = try file?.positiveNumber(key) else { return value }
+        guard let file, let number = try file.positiveNumber(key) else { return value }
+        guard Float(number).isNormal else { throw file.mismatch(key, "a float32 number above 0") }
         return Float(number)
     }
 

@@ -5,7 +5,10 @@ import Tensors
 extension WeightReader {
     /// A small tensor that the operators want in float32: a norm's weight, a bias, a table.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
-        converted(tensor(name, shape: shape, orShapes: alternatives))
+        let tensor = tensor(name, shape: shape, orShapes: alternatives)
+        // Nothing large is made of sizes that the file does not confirm; `finish` throws later.
+        let isConfirmed = self.shape(name).map(([shape] + alternatives).contains) ?? false
+        return isConfirmed ? converted(tensor) : tensor
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.

@@ -259,14 +259,14 @@ struct TransformerFiles {
 
     /// Opens a folder, an index or a file.
     ///
-    /// - Parameter path: A folder may hold a `config.json`; single files have none.
+    /// - Parameter path: There may be a `config.json`; official single files have none.
     /// - Throws: When it is not a Krea 2 transformer, or its sizes contradict each other.
     init(path: String) throws(CheckpointError) {
         (names, checkpoint) = try TransformerNames.recognise(try Checkpoint(path: path))
-        let isSingleFile = path.hasSuffix(".safetensors")
-        let file =
-            isSingleFile
-            ? nil : try ConfigurationFile(path: ConfigurationPath.beside(path))
+        let file = try ConfigurationFile(
+            besideWeights: path,
+            className: "Krea2Transformer2DModel"
+        )
         config = try TransformerConfig(checkpoint, names, file)
     }
 }
