@@ -54,7 +54,7 @@ struct Weights {
         for name in checkpoint.names { tensors[name] = checkpoint.tensor(name) }
     }
 
-    private init(_ tensors: [String: Tensor]) { self.tensors = tensors }
+    init(_ tensors: [String: Tensor]) { self.tensors = tensors }
 
     /// The same under other names; nil leaves a tensor out.
     func renamed(_ rename: (String) -> String?) -> Weights {
