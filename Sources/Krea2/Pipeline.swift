@@ -102,7 +102,10 @@ public final class Pipeline {
         let config = transformer.config
         let pairs = [
             ("taps", encoder.taps.count, config.taps, files.textEncoder),
-            ("width of the text encoder", encoder.config.width, config.text.width, files.textEncoder),
+            (
+                "width of the text encoder", encoder.config.width, config.text.width,
+                files.textEncoder
+            ),
             (
                 "latent channels", autoencoder.latentChannels, config.tokenWidth / 4,
                 files.autoencoder
@@ -180,7 +183,8 @@ extension Pipeline {
 
     /// Token ids of the prompt, and of the negative prompt where there is guidance.
     private func ids(_ request: GenerationRequest, _ resolved: ResolvedRequest) -> [[Int32]] {
-        let prompts = [request.prompt] + (resolved.guidance > 0 ? [request.negativePrompt ?? ""] : [])
+        let prompts =
+            [request.prompt] + (resolved.guidance > 0 ? [request.negativePrompt ?? ""] : [])
         return prompts.map { template.encode($0).ids }
     }
 
@@ -314,7 +318,8 @@ extension Pipeline {
                     path: encoderFiles.whole.path,
                     tensor: nil,
                     found: "embeddings of \(encoder.config.vocabulary) tokens",
-                    expected: "more than \(largest), a token of the prompt; the tokenizer is another"
+                    expected:
+                        "more than \(largest), a token of the prompt; the tokenizer is another"
                 )
             )
         }

@@ -63,7 +63,8 @@ enum FixtureModel {
             transformer: path("head48/diffusion_models/krea2_raw_bf16.safetensors"),
             textEncoder: path("head48/text_encoders/qwen3vl_4b_bf16.safetensors"),
             tokenizer: Fixture.path("tokenizer/tokenizer"),
-            autoencoder: path("head48/vae/qwen_image_vae.safetensors"), modelIndex: nil
+            autoencoder: path("head48/vae/qwen_image_vae.safetensors"),
+            modelIndex: nil
         )
     }
 }
@@ -128,7 +129,10 @@ enum FixtureModel {
             let difference = try largestDifference(tensor.elements, reference.floats(name))
             #expect(difference < 1e-4 * 10, "\(name): \(difference)")
         } else {
-            let limit = try #require(Self.limits.first { name.hasPrefix($0.prefix) }?.limit, "\(name)")
+            let limit = try #require(
+                Self.limits.first { name.hasPrefix($0.prefix) }?.limit,
+                "\(name)"
+            )
             let error = try relativeError(tensor.elements, reference.floats(name))
             #expect(error < limit, "\(name): \(error)")
         }
