@@ -24,21 +24,7 @@ struct ConfigurationFile {
         else {
             throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
         }
-        let value: JSONValue
-        do {
-            value = try JSONParser.parse([UInt8](data))
-        } catch {
-            throw .damaged(
-                path: path,
-                tensor: nil,
-                found: "\(error.problem) at byte \(error.position)",
-                expected: "JSON"
-            )
-        }
-        guard case .object(let root) = value else {
-            throw .damaged(path: path, tensor: nil, found: "no object", expected: "a JSON object")
-        }
-        self.init(path: path, root: root)
+        self.init(path: path, root: try jsonObject([UInt8](data), path: path))
     }
 
     private init(path: String, root: [String: JSONValue]) {
