@@ -445,11 +445,7 @@ extension Pipeline {
 
     private func openAutoencoder(_ operators: Operators) throws(GenerationError) -> Autoencoder {
         do {
-            return try Autoencoder(
-                autoencoderFiles.checkpoint,
-                config: autoencoderFiles.config,
-                operators: operators
-            )
+            return try Autoencoder(autoencoderFiles, operators: operators)
         } catch {
             throw .model(error)
         }

@@ -19,24 +19,16 @@ struct Autoencoder: Sendable {
     /// Reads the decoder; float32 copies of its weights are made, the files are not needed later.
     ///
     /// - Parameters:
-    ///   - checkpoint: Tensors under diffusers' or Wan's names; they may share a prefix.
-    ///   - config: What `config.json` says; nil takes sizes from the tensors' shapes and the
-    ///     statistics of the released autoencoders.
+    ///   - files: The opened files.
     ///   - operators: Owner of the kernels that will run it.
-    /// - Throws: `.unfit` with every tensor that is not as expected, `.damaged` where the sizes
-    ///   are not supported.
-    init(
-        _ checkpoint: Checkpoint,
-        config: AutoencoderConfig? = nil,
-        operators: Operators
-    ) throws(CheckpointError) {
-        let (tensors, names) = AutoencoderNames.recognise(checkpoint)
-        let config =
-            if let config { config } else { try AutoencoderConfig(shapesOf: tensors, names) }
-        self.config = config
-        weights = try AutoencoderWeights(tensors, config, names, operators)
+    /// - Throws: `.unfit` with every tensor that is not as expected; `.changed` where the files are
+    ///   not those that were opened.
+    init(_ files: AutoencoderFiles, operators: Operators) throws(CheckpointError) {
+        config = files.config
+        weights = try AutoencoderWeights(files, operators)
         deviation = Tensor(config.latentDeviation, shape: [config.latentChannels])
         mean = Tensor(config.latentMean, shape: [config.latentChannels])
+        try files.checkpoint.checkUnchanged()
     }
 
     /// Decodes one latent, from top to bottom in bands of rows.

@@ -64,17 +64,11 @@ extension AutoencoderWeights {
     /// Reads and packs the decoder.
     ///
     /// - Parameters:
-    ///   - checkpoint: The autoencoder's tensors, under the names that `names` says.
-    ///   - config: Sizes.
-    ///   - names: Layout of the names.
+    ///   - files: The opened files.
     ///   - operators: Owner of the kernels that will run the convolutions.
     /// - Throws: `.unfit` with every missing, surplus, misshapen and mistyped tensor.
-    init(
-        _ checkpoint: Checkpoint,
-        _ config: AutoencoderConfig,
-        _ names: AutoencoderNames,
-        _ operators: Operators
-    ) throws(CheckpointError) {
+    init(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
+        let (checkpoint, names, config) = (files.checkpoint, files.names, files.config)
         let reader = WeightReader(checkpoint) { names.stored($0) }
         let loader = Loader(checkpoint: checkpoint, reader: reader, operators: operators)
         let decoder = loader.scoped("decoder.")

@@ -10,7 +10,7 @@ struct ConfigurationFile {
     let path: String
     private let root: [String: JSONValue]
 
-    /// Largest value `integer` accepts; products of two stay far from overflow.
+    /// Largest whole number accepted; products of two stay far from overflow.
     static let largestInteger = 1 << 24
     private static let largestByteCount = 1 << 24
 
@@ -27,6 +27,12 @@ struct ConfigurationFile {
         self.init(path: path, root: try jsonObject([UInt8](data), path: path))
     }
 
+    /// Reads the `config.json` of the weights at `path`: in this folder, or in that of this file.
+    init?(beside path: String) throws(CheckpointError) {
+        let folder = PathText.kind(path) == .folder ? path : PathText.parent(path)
+        try self.init(path: PathText.inside(folder, "config.json"))
+    }
+
     private init(path: String, root: [String: JSONValue]) {
         self.path = path
         self.root = root
@@ -41,12 +47,16 @@ struct ConfigurationFile {
         }
     }
 
-    /// A whole number from 1 to `largestInteger`; nil when there is none.
-    func integer(_ key: String) throws(CheckpointError) -> Int? {
+    /// A whole number in `range`; nil when there is none.
+    func integer(
+        _ key: String,
+        in range: ClosedRange<Int> = 1...largestInteger
+    ) throws(CheckpointError) -> Int? {
         switch root[key] {
         case nil, .null: return nil
-        case .integer(let value) where (1...Self.largestInteger).contains(value): return value
-        default: throw mismatch(key, "a whole number from 1 to \(Self.largestInteger)")
+        case .integer(let value) where range.contains(value): return value
+        default:
+            throw mismatch(key, "a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
     }
 
@@ -62,13 +72,12 @@ struct ConfigurationFile {
         return integers
     }
 
-    /// Finite numbers; nil when there is no such list.
-    func numbers(_ key: String) throws(CheckpointError) -> [Double]? {
+    /// As many numbers as `count` says, rounded to float32; nil when there is no such list.
+    func floats(_ key: String, count: Int) throws(CheckpointError) -> [Float]? {
         guard let elements = try array(key) else { return nil }
-        var numbers: [Double] = []
-        for element in elements {
-            guard let value = Self.number(element) else { throw mismatch(key, "a list of numbers") }
-            numbers.append(value)
+        let numbers = elements.compactMap(Self.number).map { Float($0) }.filter(\.isFinite)
+        guard elements.count == count, numbers.count == count else {
+            throw mismatch(key, "\(count) numbers")
         }
         return numbers
     }
@@ -111,10 +120,16 @@ struct ConfigurationFile {
 
     /// The error for a value that is not what it should be.
     func mismatch(_ key: String, _ expected: String) -> CheckpointError {
-        .damaged(path: path, tensor: nil, found: "another value for \"\(key)\"", expected: expected)
+        .damaged(
+            path: path,
+            tensor: nil,
+            found: "\"\(key)\" \(root[key] ?? .null)",
+            expected: expected
+        )
     }
 
-    private func array(_ key: String) throws(CheckpointError) -> [JSONValue]? {
+    /// A list of at most 4096 values; nil when there is none.
+    func array(_ key: String) throws(CheckpointError) -> [JSONValue]? {
         switch root[key] {
         case nil, .null: return nil
         case .array(let elements) where elements.count <= 4096: return elements

@@ -6,6 +6,9 @@ struct SizeReader {
     private let file: ConfigurationFile?
     private let rename: (String) -> String
 
+    /// Most blocks of one kind that a configuration may ask for; released models have up to 36.
+    private static let mostBlocks = 256
+
     /// Reads from `file` where it has a value, else from `checkpoint`.
     ///
     /// - Parameters:
@@ -30,7 +33,7 @@ struct SizeReader {
     ///   - axis: Its axis; negative ones count from the last.
     ///   - divisor: What the length is divided by.
     /// - Returns: The size, 1 or more unless the division gives 0.
-    /// - Throws: When neither tells.
+    /// - Throws: When neither tells, or the value is out of range.
     func read(
         _ key: String,
         or tensor: String,
@@ -42,13 +45,11 @@ struct SizeReader {
     }
 
     /// The value of `key`, or else how many different numbers follow `prefix` in tensors' names.
+    ///
+    /// - Throws: When `key` has more than `mostBlocks`.
     func count(_ key: String, or prefix: String) throws(CheckpointError) -> Int {
-        if let value = try file?.integer(key) { return value }
-        let stored = rename(prefix)
-        let numbers = checkpoint.names.filter { $0.hasPrefix(stored) }.compactMap { name in
-            Int(name.dropFirst(stored.count).prefix { $0 != "." })
-        }
-        return Set(numbers).count
+        if let value = try file?.integer(key, in: 1...Self.mostBlocks) { return value }
+        return checkpoint.numbers(after: rename(prefix)).count
     }
 
     /// The number at `key`, rounded to float32, or `value`.
@@ -57,7 +58,8 @@ struct SizeReader {
         return Float(number)
     }
 
-    private func length(_ name: String, _ axis: Int) throws(CheckpointError) -> Int {
+    /// The length of one axis of a tensor, 1 or more; negative axes count from the last.
+    func length(_ name: String, _ axis: Int) throws(CheckpointError) -> Int {
         let stored = rename(name)
         let (shownName, file) = (checkpoint.nameInFile(stored), checkpoint.file(of: stored))
         guard let shape = checkpoint.record(stored)?.shape else {

@@ -91,7 +91,7 @@ struct TransformerConfig: Sendable, Equatable {
             textHeads = value
         } else {
             let norm = fusion + "attn.qknorm.qnorm.scale"
-            textHeads = textWidth / (try sizes.read("", or: norm, 0))
+            textHeads = textWidth / (try sizes.length(norm, 0))
         }
         let textHeadSize = textWidth / max(1, textHeads)
         text = BlockSizes(
