@@ -66,6 +66,10 @@ public final class Pipeline {
                 index.taps ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
             encoder = try TextEncoder(encoderFiles, taps: taps)
             autoencoderFiles = try AutoencoderFiles(path: files.autoencoder)
+            try AutoencoderWeights.check(
+                autoencoderFiles,
+                Operators(kernels: kernels, threads: options.threads)
+            )
             try Self.checkFit(encoder, transformer, autoencoderFiles.config, files)
             let tokenizer = try Tokenizer(path: files.tokenizer)
             template = try PromptTemplate(tokenizer)
@@ -262,10 +266,8 @@ extension Pipeline {
             threads: options.threads,
             isCancelled: isCancelled
         )
-        let autoencoder = try openAutoencoder(operators)
         return try withoutActuallyEscaping(progress) { progress throws(GenerationError) in
             let run = Run(
-                autoencoder: autoencoder,
                 resolved: resolved,
                 sizes: sizes,
                 memory: memory,
@@ -285,7 +287,6 @@ extension Pipeline {
 
     /// What one run shares between its stages.
     private struct Run {
-        let autoencoder: Autoencoder
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory
@@ -443,15 +444,10 @@ extension Pipeline {
         return velocity
     }
 
-    private func openAutoencoder(_ operators: Operators) throws(GenerationError) -> Autoencoder {
-        do {
-            return try Autoencoder(autoencoderFiles, operators: operators)
-        } catch {
-            throw .model(error)
-        }
-    }
-
     /// Latent to pixels.
+    ///
+    /// The weights are converted anew for each picture, which takes far less time than decoding,
+    /// so that they are not in memory while the transformer runs.
     private func decode(
         _ latent: [Float],
         _ image: Int,
@@ -461,11 +457,16 @@ extension Pipeline {
         let shape = run.sizes.packing.latentShape
         var rgb = [UInt8](repeating: 0, count: 3 * width * height)
         let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
-        try run.autoencoder.decode(
+        let autoencoder: Autoencoder
+        do {
+            autoencoder = try Autoencoder(autoencoderFiles, operators: run.operators)
+        } catch {
+            throw .model(error)
+        }
+        try autoencoder.decode(
             Tensor(latent, shape: shape),
             run.memory.autoencoder,
             operators: run.operators,
-            isCancelled: run.operators.isCancelled,
             progress: { run.meter.advanceDecoding(to: $0, image: image) },
             onRows: { rows in
                 rows.copy(toBytes: &rgb)

@@ -40,14 +40,6 @@ package struct Tokenizer: Sendable {
         merges.apply(to: &ids)
         return ids
     }
-
-    /// Id of a token as the files write it: `<|im_end|>`, or `Ġfox` for a blank and "fox".
-    ///
-    /// - Parameter token: The token, with stand-ins for bytes where it is not an added one.
-    /// - Returns: Nil for what is not a token.
-    package func id(of token: String) -> Int32? {
-        addedTokens.ids[token] ?? vocabulary.ids[token]
-    }
 }
 
 // MARK: Loading

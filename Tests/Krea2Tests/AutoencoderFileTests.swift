@@ -159,6 +159,39 @@ struct AutoencoderFileTests {
         )
     }
 
+    /// Opening finds the faults too, before any work is done.
+    @Test func openingAPipelineChecksTheTensors() throws {
+        let name = "decoder.conv_out.weight"
+        try AutoencoderFixture.write(
+            AutoencoderFixture.checkpoint("head16"),
+            to: path,
+            reshaping: [name: [4, 4, 3, 3, 3]]
+        )
+        var files = try FixtureModel.files("head16")
+        files.autoencoder = path
+        let problem = WeightProblem.misshapen(
+            tensor: name,
+            file: path,
+            found: [4, 4, 3, 3, 3],
+            expected: [[3, 4, 3, 3, 3]]
+        )
+        #expect(throws: GenerationError.model(.unfit(path: path, problems: [problem]))) {
+            try Pipeline(files)
+        }
+    }
+
+    @Test func filesThatChangedAreNotRead() throws {
+        let checkpoint = try AutoencoderFixture.checkpoint("head16")
+        try AutoencoderFixture.write(checkpoint, to: path)
+        let files = try AutoencoderFiles(path: path)
+        try AutoencoderFixture.write(checkpoint, to: path)
+        #expect(
+            throws: CheckpointError.changed(path: path, reason: "another file took its place")
+        ) {
+            try Autoencoder(files, operators: operators)
+        }
+    }
+
     @Test func namesOtherModels() throws {
         try AutoencoderFixture.write(AutoencoderFixture.checkpoint("head16"), to: path) {
             "x." + $0 + "x"

@@ -97,7 +97,6 @@ struct Decoded {
         _ autoencoder: Autoencoder,
         _ operators: Operators,
         bandRows: Int? = nil,
-        isCancelled: () -> Bool = { false },
         progress: (Double) -> Void = { _ in }
     ) throws {
         let (height, width) = (latent.shape[1], latent.shape[2])
@@ -121,7 +120,6 @@ struct Decoded {
             latent,
             buffers,
             operators: operators,
-            isCancelled: isCancelled,
             progress: progress
         ) { rows in
             rows.copy(toPlanes: planes)

@@ -1,5 +1,6 @@
 import Checkpoints
 import Compute
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -149,25 +150,38 @@ struct AutoencoderTests {
 
     @Test(arguments: [1, 3, 6, 9])
     func stopsWhenAskedTo(after parts: Int) throws {
-        let operators = Operators(threads: 1)
+        let flag = Flag()
+        let operators = Operators(threads: 1, isCancelled: { flag.isSet })
         let autoencoder = try Autoencoder(
             AutoencoderFixture.files("head16"),
             operators: operators
         )
-        var asked = 0
+        var reports = 0
         #expect(throws: GenerationError.cancelled) {
             try Decoded(
                 randomLatent(4, 4),
                 autoencoder,
                 operators,
                 bandRows: 5,
-                isCancelled: {
-                    asked += 1
-                    return asked == parts
+                progress: { _ in
+                    reports += 1
+                    if reports == parts { flag.set() }
                 }
             )
         }
-        #expect(asked == parts)
+        #expect(reports == parts)
+    }
+
+    /// Cancelled operators leave anything behind, so that must not count as a fault.
+    @Test func cancellingComesBeforeNumbersThatAreNotFinite() throws {
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.files("head16"),
+            operators: Operators(threads: 1)
+        )
+        let latent = randomLatent(4, 4)
+        latent.write(latent.elements.map { _ in .nan })
+        let cancelled = Operators(threads: 1, isCancelled: { true })
+        #expect(throws: GenerationError.cancelled) { try Decoded(latent, autoencoder, cancelled) }
     }
 
     @Test func namesWhereNumbersAreNotFinite() throws {
@@ -202,6 +216,15 @@ struct AutoencoderTests {
                 == .notFinite(stage: "autoencoder", place: "rows 0–9")
         )
     }
+}
+
+/// A wish to stop that threads share.
+private final class Flag: Sendable {
+    private let state = Atomic(false)
+
+    var isSet: Bool { state.load(ordering: .relaxed) }
+
+    func set() { state.store(true, ordering: .relaxed) }
 }
 
 /// The pictures of a tensor that has an axis for them only if there are several.

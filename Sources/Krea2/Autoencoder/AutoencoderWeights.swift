@@ -68,9 +68,33 @@ extension AutoencoderWeights {
     ///   - operators: Owner of the kernels that will run the convolutions.
     /// - Throws: `.unfit` with every missing, surplus, misshapen and mistyped tensor.
     init(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
+        try self.init(files, operators, isReading: true)
+    }
+
+    /// Checks names, shapes and types of all tensors, and reads no element.
+    ///
+    /// - Parameters:
+    ///   - files: The opened files.
+    ///   - operators: As for `init`.
+    /// - Throws: As `init`.
+    static func check(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
+        _ = try AutoencoderWeights(files, operators, isReading: false)
+    }
+
+    /// Goes through all tensors; without reading them, the result only has the right structure.
+    private init(
+        _ files: AutoencoderFiles,
+        _ operators: Operators,
+        isReading: Bool
+    ) throws(CheckpointError) {
         let (checkpoint, names, config) = (files.checkpoint, files.names, files.config)
         let reader = WeightReader(checkpoint) { names.stored($0) }
-        let loader = Loader(checkpoint: checkpoint, reader: reader, operators: operators)
+        let loader = Loader(
+            checkpoint: checkpoint,
+            reader: reader,
+            operators: operators,
+            isReading: isReading
+        )
         let decoder = loader.scoped("decoder.")
         let middleChannels = config.middleChannels
         afterQuantisation = loader.pointwise(
@@ -134,14 +158,22 @@ private struct Loader {
     let checkpoint: Checkpoint
     let reader: WeightReader
     let operators: Operators
+    /// Whether elements are wanted, and not only what is wrong with the tensors.
+    let isReading: Bool
 
     func scoped(_ prefix: String) -> Loader {
-        Loader(checkpoint: checkpoint, reader: reader.scoped(prefix), operators: operators)
+        Loader(
+            checkpoint: checkpoint,
+            reader: reader.scoped(prefix),
+            operators: operators,
+            isReading: isReading
+        )
     }
 
     /// A tensor in float32; afterwards the file's pages need not stay in memory.
     private func tensor(_ name: String, shape: [Int]) -> Tensor {
         let stored = reader.tensor(name, shape: shape)
+        guard isReading else { return stored }
         defer { checkpoint.release([stored]) }
         return converted(stored)
     }
@@ -162,7 +194,7 @@ private struct Loader {
         let shape = [output, input] + (frames.map { [$0] } ?? []) + [3, 3]
         let weight = reader.tensor(name + ".weight", shape: shape)
         let bias = tensor(name + ".bias", shape: [output])
-        guard reader.shape(name + ".weight") == shape else {
+        guard isReading, reader.shape(name + ".weight") == shape else {
             // The reader throws in the end; until then nothing large is made of sizes that the
             // file does not confirm.
             let nothing = Tensor(zeros: [1, 3, 3, 1])
