@@ -20,6 +20,8 @@ package final class Operators {
 
     /// Floats of the largest block of activations that is packed at once: 64 MB.
     static let packedCapacity = 1 << 24
+    /// Longest row that `linear` multiplies; at least 64 fit into the packed block.
+    package static let longestRow = packedCapacity / 64
     /// Longest head that attention accepts.
     package static let largestHeadSize = 1024
 

@@ -67,7 +67,7 @@ extension ModelSummary.Part {
         tensorCount = 0
         elementTypes = []
         let files =
-            path.hasSuffix(".json")
+            PathText.kind(path) == .file
             ? [path] : ["vocab.json", "merges.txt"].map { tokenizer.path + "/" + $0 }
         digest = try contentDigest(ofFiles: files)
     }

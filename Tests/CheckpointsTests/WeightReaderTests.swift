@@ -99,7 +99,8 @@ struct WeightReaderTests {
             error?.description == "\(path): "
                 + "tensor first.weight in \(path) has shape [2, 3], expected [3, 2]; "
                 + "tensor gone is missing from \(path); "
-                + "tensor tiny in \(path): type F8_E4M3 is not supported for this tensor; "
+                + "tensor tiny in \(path): type F8_E4M3 is known but not computed with, "
+                + "expected F32, F16 or BF16; "
                 + "tensor half in \(path) is not expected"
         )
         #expect(error?.isMissingFile == false)

@@ -39,16 +39,16 @@ struct HostileConfigurationTests {
 
     @Test(arguments: ["num_layers", "num_layerwise_text_blocks", "num_refiner_text_blocks"])
     func blocksOfATransformer(key: String) throws {
-        let many = try failure("transformer", "{\"\(key)\": 257}")
-        #expect(many?.description.contains("\"\(key)\" 257, expected") == true)
-        let most = try failure("transformer", "{\"\(key)\": 256}")
+        let many = try failure("transformer", "{\"\(key)\": 1025}")
+        #expect(many?.description.contains("\"\(key)\" 1025, expected") == true)
+        let most = try failure("transformer", "{\"\(key)\": 1024}")
         #expect(most?.description.contains(" is missing from ") == true)
     }
 
     @Test(arguments: ["hidden_size", "vocab_size", "num_attention_heads", "intermediate_size"])
     func sizesOfATextEncoder(key: String) throws {
         let settings = """
-            {"model_type": "qwen3_vl", "num_hidden_layers": 256,
+            {"model_type": "qwen3_vl", "num_hidden_layers": 1024,
              "\(key)": \(ConfigurationFile.largestInteger)}
             """
         let error = try failure("text_encoder", settings)

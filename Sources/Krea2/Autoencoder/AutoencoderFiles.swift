@@ -9,13 +9,12 @@ struct AutoencoderFiles {
 
     /// Opens a folder, an index or a file.
     ///
-    /// - Parameter path: A folder and that of an index may hold a `config.json`; beside single
-    ///   files it may be another model's.
+    /// - Parameter path: There may be a `config.json`; ComfyUI's single files have none.
     /// - Throws: When it is not a Qwen-Image autoencoder, or its sizes are not supported.
     init(path: String) throws(CheckpointError) {
-        let isSingleFile = path.hasSuffix(".safetensors")
-        let file = isSingleFile ? nil : try ConfigurationFile(beside: path)
-        try self.init(try Checkpoint(path: path), file)
+        let checkpoint = try Checkpoint(path: path)
+        let file = try ConfigurationFile(beside: path, className: "AutoencoderKLQwenImage")
+        try self.init(checkpoint, file)
     }
 
     /// Takes tensors with their settings.

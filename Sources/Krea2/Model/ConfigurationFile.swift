@@ -1,6 +1,6 @@
 import Checkpoints
-import FoundationEssentials
 import JSON
+import Tensors
 
 /// A JSON file of settings beside some weights, such as `transformer/config.json`.
 ///
@@ -18,19 +18,42 @@ struct ConfigurationFile {
     ///
     /// - Throws: When it cannot be read or is not an object.
     init?(path: String) throws(CheckpointError) {
-        guard FileManager.default.fileExists(atPath: path) else { return nil }
-        guard let data = FileManager.default.contents(atPath: path),
-            data.count <= Self.largestByteCount
-        else {
-            throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
-        }
-        self.init(path: path, root: try jsonObject([UInt8](data), path: path))
+        guard let bytes = try Self.contents(of: path) else { return nil }
+        self.init(path: path, root: try jsonObject(bytes, path: path))
     }
 
-    /// Reads the `config.json` of the weights at `path`: in this folder, or in that of this file.
-    init?(beside path: String) throws(CheckpointError) {
-        let folder = PathText.kind(path) == .folder ? path : PathText.parent(path)
+    /// Reads the `config.json` of some weights; nil when there is none.
+    ///
+    /// - Parameters:
+    ///   - weights: A safetensors file, an index of shards, or a folder with either.
+    ///   - className: What `_class_name` must say beside a single file, whose folder may be another
+    ///     model's; nil for anything.
+    /// - Throws: When it cannot be read or is not an object.
+    init?(beside weights: String, className: String? = nil) throws(CheckpointError) {
+        let isFolder = PathText.kind(weights) == .folder
+        let folder = isFolder ? weights : PathText.parent(weights)
         try self.init(path: PathText.inside(folder, "config.json"))
+        guard let className, !isFolder, weights.hasSuffix(".safetensors") else { return }
+        if root["_class_name"] != .string(className) { return nil }
+    }
+
+    /// The bytes of a file; nil when there is nothing at `path`.
+    ///
+    /// - Throws: `.unreadable`, also for what is no regular file or too large to be settings.
+    private static func contents(of path: String) throws(CheckpointError) -> [UInt8]? {
+        do throws(MappingError) {
+            let file = try MappedFile(path: path)
+            guard file.byteCount <= largestByteCount else {
+                throw .unreadable(path: path, reason: "it has more than 16 MiB")
+            }
+            return unsafe file.withBytes { unsafe [UInt8]($0) }
+        } catch .missing {
+            return nil
+        } catch .empty {
+            return []
+        } catch {
+            throw CheckpointError(error)
+        }
     }
 
     private init(path: String, root: [String: JSONValue]) {

@@ -6,8 +6,8 @@ struct SizeReader {
     private let file: ConfigurationFile?
     private let rename: (String) -> String
 
-    /// Most blocks of one kind that a configuration may ask for; released models have up to 36.
-    private static let mostBlocks = 256
+    /// Most layers of one kind, every one of which is looked for; released models have up to 36.
+    private static let mostLayers = 1024
 
     /// Reads from `file` where it has a value, else from `checkpoint`.
     ///
@@ -46,15 +46,25 @@ struct SizeReader {
 
     /// The value of `key`, or else how many different numbers follow `prefix` in tensors' names.
     ///
-    /// - Throws: When `key` has more than `mostBlocks`.
+    /// - Throws: When there are more than `mostLayers`.
     func count(_ key: String, or prefix: String) throws(CheckpointError) -> Int {
-        if let value = try file?.integer(key, in: 1...Self.mostBlocks) { return value }
-        return checkpoint.numbers(after: rename(prefix)).count
+        if let value = try file?.integer(key, in: 1...Self.mostLayers) { return value }
+        let count = checkpoint.numbers(after: rename(prefix)).count
+        guard count <= Self.mostLayers else {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: "\(count) layers \(checkpoint.nameInFile(rename(prefix)))…",
+                expected: "at most \(Self.mostLayers)"
+            )
+        }
+        return count
     }
 
     /// The number at `key`, rounded to float32, or `value`.
     func number(_ key: String, default value: Float) throws(CheckpointError) -> Float {
-        guard let number = try file?.positiveNumber(key) else { return value }
+        guard let file, let number = try file.positiveNumber(key) else { return value }
+        guard Float(number).isNormal else { throw file.mismatch(key, "a float32 number above 0") }
         return Float(number)
     }
 

@@ -15,8 +15,9 @@ struct TextEncoderFiles {
     init(path: String) throws(CheckpointError) {
         let whole = try Checkpoint(path: path)
         self.whole = whole
-        let file = try Self.configuration(of: whole)
-        checkpoint = whole.strippingPrefix(try Self.prefix(whole))
+        let prefix = try Self.prefix(whole)
+        let file = try Self.configuration(of: whole, prefix)
+        checkpoint = whole.strippingPrefix(prefix)
         config = try TextEncoderConfig(checkpoint, file)
     }
 
@@ -36,19 +37,24 @@ struct TextEncoderFiles {
 
     /// The settings, where there are any; fails unless the files are a Qwen3-VL's.
     private static func configuration(
-        of checkpoint: Checkpoint
+        of checkpoint: Checkpoint,
+        _ prefix: String
     ) throws(CheckpointError) -> ConfigurationFile? {
         let file = try ConfigurationFile(beside: checkpoint.path)
         let type = try file?.string("model_type")
         if type?.hasPrefix("qwen3_vl") ?? false { return file }
-        // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same.
-        guard checkpoint.names.contains(where: { $0.contains("visual.") }) else {
+        // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same, but
+        // for the names of one that is part of something larger.
+        let isPart =
+            prefix.hasSuffix("language_model.")
+            || checkpoint.names.contains(where: { $0.contains("visual.") })
+        guard isPart else {
             throw .damaged(
                 path: checkpoint.path,
                 tensor: nil,
                 found: type.map { "a model of type \($0)" }
                     ?? "a language model without vision tower, such as Qwen3-4B",
-                expected: "Qwen3-VL-4B, whose files have tensors named visual.*"
+                expected: "Qwen3-VL-4B, whose files have tensors named visual.* or language_model.*"
             )
         }
         return nil

@@ -1,4 +1,5 @@
 import Checkpoints
+import Compute
 
 /// Sizes of the diffusion transformer.
 ///
@@ -126,14 +127,16 @@ struct TransformerConfig: Sendable, Equatable {
                     path: path,
                     tensor: nil,
                     found: "\(name): \(sizes.heads) heads, \(sizes.keyValueHeads) key-value heads "
-                        + "of \(sizes.headSize), width \(sizes.width)",
-                    expected: "heads that fill the width, of at most 1024, shared evenly"
+                        + "of \(sizes.headSize), width \(sizes.width), feed-forward "
+                        + "\(sizes.feedForwardWidth)",
+                    expected: "heads that fill the width, of at most 1024, shared evenly, and no "
+                        + "width above \(Operators.longestRow)"
                 )
             }
         }
         guard rotaryAxes.count == 3, rotaryAxes.allSatisfy({ $0.isMultiple(of: 2) }),
             rotaryAxes.reduce(0, +) == headSize, tokenWidth.isMultiple(of: 4),
-            timeWidth.isMultiple(of: 2)
+            timeWidth.isMultiple(of: 2), max(tokenWidth, timeWidth) <= Operators.longestRow
         else {
             throw .damaged(
                 path: path,
@@ -156,9 +159,10 @@ struct BlockSizes: Sendable, Equatable {
     /// Width of all key heads together.
     var keyValueWidth: Int { keyValueHeads * headSize }
 
-    /// Whether the heads fill the width and can be shared evenly.
+    /// Whether the heads fill the width and can be shared evenly, and the operators can do it.
     var areConsistent: Bool {
         heads > 0 && keyValueHeads > 0 && heads * headSize == width
-            && heads.isMultiple(of: keyValueHeads) && headSize <= 1024
+            && heads.isMultiple(of: keyValueHeads) && headSize <= Operators.largestHeadSize
+            && max(width, feedForwardWidth) <= Operators.longestRow
     }
 }

@@ -9,13 +9,11 @@ struct TransformerFiles {
 
     /// Opens a folder, an index or a file.
     ///
-    /// - Parameter path: A folder and that of an index may hold a `config.json`; beside single
-    ///   files it may be another model's.
+    /// - Parameter path: There may be a `config.json`; official single files have none.
     /// - Throws: When it is not a Krea 2 transformer, or its sizes contradict each other.
     init(path: String) throws(CheckpointError) {
         (names, checkpoint) = try TransformerNames.recognise(try Checkpoint(path: path))
-        let isSingleFile = path.hasSuffix(".safetensors")
-        let file = isSingleFile ? nil : try ConfigurationFile(beside: path)
+        let file = try ConfigurationFile(beside: path, className: "Krea2Transformer2DModel")
         config = try TransformerConfig(checkpoint, names, file)
     }
 }
