@@ -30,31 +30,41 @@ static void pack_rows(float *packed, const float *x, size_t stride, size_t rows,
     }
 }
 
-/// Widens and packs k elements first ..< first + count of `columns` rows of w into panels
+/// Widens elements first ..< first + count of up to LANES rows of w, from row `column` on, and
+/// writes them as columns of a panel [count][column_panel]; missing ones are zero.
+INLINE void pack_columns(float *packed, const void *w, weight_type type, size_t stride,
+                         size_t column, size_t columns, size_t first, size_t count) {
+    size_t i = 0;
+    for (; columns >= LANES && i + LANES <= count; i += LANES) {
+        vector v[LANES];
+        UNROLL for (size_t c = 0; c < LANES; c++)
+            v[c] = load_widened(weight_row(w, type, column + c, stride), type, first + i);
+        transpose(v);
+        UNROLL for (size_t c = 0; c < LANES; c++) store(packed + (i + c) * column_panel, v[c]);
+    }
+    for (; i < count; i++)
+        for (size_t c = 0; c < LANES; c++)
+            packed[i * column_panel + c] =
+                c < columns ? widened(w, type, (column + c) * stride + first + i) : 0;
+}
+
+/// Widens and packs elements first ..< first + count of `columns` rows of w into panels
 /// [count][column_panel]; missing columns are zero.
 static void pack_weight_block(float *packed, const void *w, weight_type type, size_t stride,
                               size_t columns, size_t first, size_t count) {
     for (size_t column = 0; column < columns; column += column_panel, packed += column_panel * count)
-        for (size_t c = 0; c < column_panel; c++) {
-            float *target = packed + c;
-            if (column + c >= columns) {
-                for (size_t i = 0; i < count; i++) target[i * column_panel] = 0;
-                continue;
-            }
-            const void *row = weight_row(w, type, column + c, stride);
-            const float *floats = (const float *)row + first;
-            const uint16_t *halves = (const uint16_t *)row + first;
+        for (size_t c = 0; c < column_panel; c += LANES) {
+            size_t rest = column + c < columns ? columns - column - c : 0;
+            // One copy of the loop for each type.
             switch (type) {
             case weight_float32:
-                for (size_t i = 0; i < count; i++) target[i * column_panel] = floats[i];
+                pack_columns(packed + c, w, weight_float32, stride, column + c, rest, first, count);
                 break;
             case weight_float16:
-                for (size_t i = 0; i < count; i++)
-                    target[i * column_panel] = widened_half(halves[i]);
+                pack_columns(packed + c, w, weight_float16, stride, column + c, rest, first, count);
                 break;
             case weight_bfloat16:
-                for (size_t i = 0; i < count; i++)
-                    target[i * column_panel] = widened_bfloat(halves[i]);
+                pack_columns(packed + c, w, weight_bfloat16, stride, column + c, rest, first, count);
                 break;
             }
         }
