@@ -27,8 +27,10 @@ func compareBlocks(_ model: String, side: Int, options: Options) throws {
     let eventsPerStep = events.count / 3
     let blocks = eventsPerStep - 1
     guard blocks > 1 else { fail("\(model) has one block, two or more are needed") }
-    let seconds = (eventsPerStep..<events.count).filter { (1..<blocks).contains($0 % eventsPerStep) }
-        .map { (events[$0] - events[$0 - 1]) / .seconds(1) }.sorted()
+    let seconds = (eventsPerStep..<events.count).filter {
+        (1..<blocks).contains($0 % eventsPerStep)
+    }
+    .map { (events[$0] - events[$0 - 1]) / .seconds(1) }.sorted()
     let median = seconds[seconds.count / 2]
     let operations = try operationsOfAStep(pipeline, request) / Double(blocks)
 
@@ -39,7 +41,8 @@ func compareBlocks(_ model: String, side: Int, options: Options) throws {
 }
 
 /// Operations and median seconds of OpenBLAS for the linear layers of a block.
-private func openBLASBlock(_ rows: Int, _ repetitions: Int) -> (operations: Double, seconds: Double) {
+private func openBLASBlock(_ rows: Int, _ repetitions: Int) -> (operations: Double, seconds: Double)
+{
     BlockMatrices.all.reduce(into: (0, 0)) { sum, matrices in
         let count = Double(matrices.names.count)
         sum.0 += count * matrices.operations(rows)

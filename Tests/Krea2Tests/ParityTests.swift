@@ -63,7 +63,8 @@ enum FixtureModel {
             transformer: path("head48/diffusion_models/krea2_raw_bf16.safetensors"),
             textEncoder: path("head48/text_encoders/qwen3vl_4b_bf16.safetensors"),
             tokenizer: Fixture.path("tokenizer/tokenizer"),
-            autoencoder: path("head48/vae/qwen_image_vae.safetensors"), modelIndex: nil
+            autoencoder: path("head48/vae/qwen_image_vae.safetensors"),
+            modelIndex: nil
         )
     }
 }
