@@ -68,7 +68,7 @@ extension AutoencoderWeights {
     ///   - operators: Owner of the kernels that will run the convolutions.
     /// - Throws: `.unfit` with every missing, surplus, misshapen and mistyped tensor.
     init(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
-        try self.init(files, operators, isReading: true)
+        try self.init(files, Loader(files, operators, isReading: true))
     }
 
     /// Checks names, shapes and types of all tensors, and reads no element.
@@ -78,23 +78,12 @@ extension AutoencoderWeights {
     ///   - operators: As for `init`.
     /// - Throws: As `init`.
     static func check(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
-        _ = try AutoencoderWeights(files, operators, isReading: false)
+        _ = try AutoencoderWeights(files, Loader(files, operators, isReading: false))
     }
 
     /// Goes through all tensors; without reading them, the result only has the right structure.
-    private init(
-        _ files: AutoencoderFiles,
-        _ operators: Operators,
-        isReading: Bool
-    ) throws(CheckpointError) {
-        let (checkpoint, names, config) = (files.checkpoint, files.names, files.config)
-        let reader = WeightReader(checkpoint) { names.stored($0) }
-        let loader = Loader(
-            checkpoint: checkpoint,
-            reader: reader,
-            operators: operators,
-            isReading: isReading
-        )
+    private init(_ files: AutoencoderFiles, _ loader: Loader) throws(CheckpointError) {
+        let config = files.config
         let decoder = loader.scoped("decoder.")
         let middleChannels = config.middleChannels
         afterQuantisation = loader.pointwise(
@@ -147,7 +136,7 @@ extension AutoencoderWeights {
         )
         self.firstBlocks = firstBlocks
         self.stages = stages
-        try reader.finish { names.isUnused($0) }
+        try loader.reader.finish { files.names.isUnused($0) }
     }
 }
 
@@ -156,18 +145,23 @@ extension AutoencoderWeights {
 /// Reads parts by their names in a scope.
 private struct Loader {
     let checkpoint: Checkpoint
-    let reader: WeightReader
+    private(set) var reader: WeightReader
     let operators: Operators
     /// Whether elements are wanted, and not only what is wrong with the tensors.
     let isReading: Bool
 
+    init(_ files: AutoencoderFiles, _ operators: Operators, isReading: Bool) {
+        let names = files.names
+        checkpoint = files.checkpoint
+        reader = WeightReader(files.checkpoint) { names.stored($0) }
+        self.operators = operators
+        self.isReading = isReading
+    }
+
     func scoped(_ prefix: String) -> Loader {
-        Loader(
-            checkpoint: checkpoint,
-            reader: reader.scoped(prefix),
-            operators: operators,
-            isReading: isReading
-        )
+        var scoped = self
+        scoped.reader = reader.scoped(prefix)
+        return scoped
     }
 
     /// A tensor in float32; afterwards the file's pages need not stay in memory.
