@@ -56,9 +56,6 @@ package final class WeightReader {
         WeightReader(checkpoint, rename, prefix: self.prefix + prefix, record)
     }
 
-    /// Whether the checkpoint has this tensor; does not count as a use.
-    package func has(_ name: String) -> Bool { shape(name) != nil }
-
     /// The shape of a tensor, nil when there is none; does not count as a use.
     package func shape(_ name: String) -> [Int]? {
         checkpoint.record(rename(prefix + name))?.shape

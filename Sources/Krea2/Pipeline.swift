@@ -66,6 +66,10 @@ public final class Pipeline {
                 index.taps ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
             encoder = try TextEncoder(encoderFiles, taps: taps)
             autoencoderFiles = try AutoencoderFiles(path: files.autoencoder)
+            try AutoencoderWeights.check(
+                autoencoderFiles,
+                Operators(kernels: kernels, threads: options.threads)
+            )
             try Self.checkFit(encoder, transformer, autoencoderFiles.config, files)
             let tokenizer = try Tokenizer(path: files.tokenizer)
             template = try PromptTemplate(tokenizer)
@@ -102,7 +106,10 @@ public final class Pipeline {
         let config = transformer.config
         let pairs = [
             ("taps", encoder.taps.count, config.taps, files.textEncoder),
-            ("width of the text encoder", encoder.config.width, config.text.width, files.textEncoder),
+            (
+                "width of the text encoder", encoder.config.width, config.text.width,
+                files.textEncoder
+            ),
             (
                 "latent channels", autoencoder.latentChannels, config.tokenWidth / 4,
                 files.autoencoder
@@ -180,7 +187,8 @@ extension Pipeline {
 
     /// Token ids of the prompt, and of the negative prompt where there is guidance.
     private func ids(_ request: GenerationRequest, _ resolved: ResolvedRequest) -> [[Int32]] {
-        let prompts = [request.prompt] + (resolved.guidance > 0 ? [request.negativePrompt ?? ""] : [])
+        let prompts =
+            [request.prompt] + (resolved.guidance > 0 ? [request.negativePrompt ?? ""] : [])
         return prompts.map { template.encode($0).ids }
     }
 
@@ -258,10 +266,8 @@ extension Pipeline {
             threads: options.threads,
             isCancelled: isCancelled
         )
-        let autoencoder = try openAutoencoder(operators)
         return try withoutActuallyEscaping(progress) { progress throws(GenerationError) in
             let run = Run(
-                autoencoder: autoencoder,
                 resolved: resolved,
                 sizes: sizes,
                 memory: memory,
@@ -281,7 +287,6 @@ extension Pipeline {
 
     /// What one run shares between its stages.
     private struct Run {
-        let autoencoder: Autoencoder
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory
@@ -314,7 +319,8 @@ extension Pipeline {
                     path: encoderFiles.whole.path,
                     tensor: nil,
                     found: "embeddings of \(encoder.config.vocabulary) tokens",
-                    expected: "more than \(largest), a token of the prompt; the tokenizer is another"
+                    expected:
+                        "more than \(largest), a token of the prompt; the tokenizer is another"
                 )
             )
         }
@@ -438,19 +444,10 @@ extension Pipeline {
         return velocity
     }
 
-    private func openAutoencoder(_ operators: Operators) throws(GenerationError) -> Autoencoder {
-        do {
-            return try Autoencoder(
-                autoencoderFiles.checkpoint,
-                config: autoencoderFiles.config,
-                operators: operators
-            )
-        } catch {
-            throw .model(error)
-        }
-    }
-
     /// Latent to pixels.
+    ///
+    /// The weights are converted anew for each picture, which takes far less time than decoding,
+    /// so that they are not in memory while the transformer runs.
     private func decode(
         _ latent: [Float],
         _ image: Int,
@@ -460,11 +457,16 @@ extension Pipeline {
         let shape = run.sizes.packing.latentShape
         var rgb = [UInt8](repeating: 0, count: 3 * width * height)
         let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
-        try run.autoencoder.decode(
+        let autoencoder: Autoencoder
+        do {
+            autoencoder = try Autoencoder(autoencoderFiles, operators: run.operators)
+        } catch {
+            throw .model(error)
+        }
+        try autoencoder.decode(
             Tensor(latent, shape: shape),
             run.memory.autoencoder,
             operators: run.operators,
-            isCancelled: run.operators.isCancelled,
             progress: { run.meter.advanceDecoding(to: $0, image: image) },
             onRows: { rows in
                 rows.copy(toBytes: &rgb)

@@ -106,7 +106,7 @@ struct ModelFuzzTests {
         let operators = Operators(threads: 1)
         func openAutoencoder(_ folder: String) throws {
             let files = try AutoencoderFiles(path: folder)
-            _ = try Autoencoder(files.checkpoint, config: files.config, operators: operators)
+            _ = try Autoencoder(files, operators: operators)
         }
         let official = FixtureModel.path("head16/turbo.safetensors")
         let comfy = try FixtureModel.files("head48").autoencoder

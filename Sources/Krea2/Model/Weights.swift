@@ -4,10 +4,11 @@ import Tensors
 
 extension WeightReader {
     /// A small tensor that the operators want in float32: a norm's weight, a bias, a table.
+    ///
+    /// Nothing is copied of a tensor that is not as expected, whose size the file does not confirm.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
         let tensor = tensor(name, shape: shape, orShapes: alternatives)
-        // Nothing large is made of sizes that the file does not confirm; `finish` throws later.
-        let isConfirmed = self.shape(name).map(([shape] + alternatives).contains) ?? false
+        let isConfirmed = ([shape] + alternatives).contains { $0 == self.shape(name) }
         return isConfirmed ? converted(tensor) : tensor
     }
 

@@ -24,10 +24,7 @@ struct TextEncoderFiles {
     /// What stands before `embed_tokens.weight`.
     private static func prefix(_ checkpoint: Checkpoint) throws(CheckpointError) -> String {
         let name = "embed_tokens.weight"
-        let prefixes = checkpoint.names.filter { $0.hasSuffix(name) }.map {
-            $0.dropLast(name.count)
-        }
-        guard let prefix = prefixes.min(by: { $0.utf8.count < $1.utf8.count }) else {
+        guard let prefix = checkpoint.prefixes(of: name).first else {
             throw .damaged(
                 path: checkpoint.path,
                 tensor: nil,
@@ -35,7 +32,7 @@ struct TextEncoderFiles {
                 expected: "a Qwen3-VL-4B text encoder"
             )
         }
-        return String(prefix)
+        return prefix
     }
 
     /// The settings, where there are any; fails unless the files are a Qwen3-VL's.
@@ -43,7 +40,7 @@ struct TextEncoderFiles {
         of checkpoint: Checkpoint,
         _ prefix: String
     ) throws(CheckpointError) -> ConfigurationFile? {
-        let file = try ConfigurationFile(path: ConfigurationPath.beside(checkpoint.path))
+        let file = try ConfigurationFile(beside: checkpoint.path)
         let type = try file?.string("model_type")
         if type?.hasPrefix("qwen3_vl") ?? false { return file }
         // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same, but
@@ -76,17 +73,5 @@ struct TextEncoderFiles {
         guard name.hasPrefix("layers."), let index = Int(name.dropFirst(7).prefix { $0 != "." })
         else { return false }
         return index >= layers
-    }
-}
-
-/// Where the configuration of some weights lies.
-enum ConfigurationPath {
-    /// `config.json` in the folder `path`, or in the folder of the file `path`.
-    static func beside(_ path: String) -> String {
-        guard path.hasSuffix(".safetensors") || path.hasSuffix(".json") else {
-            return path + "/config.json"
-        }
-        guard let slash = path.lastIndex(of: "/") else { return "config.json" }
-        return path[..<slash] + "/config.json"
     }
 }
