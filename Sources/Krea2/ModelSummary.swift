@@ -101,6 +101,16 @@ public struct GenerationPlan: Sendable {
     public let arenaBytes: Int
     /// Bytes of mapped weights by stage.
     public let weightBytes: [(stage: String, byteCount: Int)]
+    /// Bytes of the float32 copies that the autoencoder's decoder makes of its weights.
+    public let decoderBytes: Int
+    /// Bytes resident at most: activations, the decoder's copies, and the mapped weights of the
+    /// largest stage.
+    ///
+    /// Stages follow each other, and the system may drop mapped weights when memory is short, so a
+    /// run needs less.
+    public var peakBytes: Int {
+        arenaBytes + decoderBytes + (weightBytes.map(\.byteCount).max() ?? 0)
+    }
     /// Bytes read from disk if nothing is cached: every weight once.
     public let diskBytes: Int
     /// Multiplications and additions of all stages.

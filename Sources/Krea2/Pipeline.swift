@@ -173,6 +173,7 @@ extension Pipeline {
             },
             arenaBytes: arena.byteCount + Operators.scratchByteCount(threads: options.threads),
             weightBytes: weights.map { ($0, $1.byteCount) },
+            decoderBytes: autoencoderFiles.decoderByteCount,
             diskBytes: weights.reduce(0) { $0 + $1.1.byteCount },
             floatingPointOperations: workload.total(
                 steps: resolved.steps,

@@ -71,7 +71,8 @@ enum Generate {
             )
         }
         if settings.isPlan {
-            try console.print(planText(plan, resolved, isJSON: settings.isJSON))
+            let report = try planReport(plan, resolved, settings)
+            try console.print(settings.isJSON ? JSONText.pretty(report) : report.text)
             return
         }
         let files = outputs.enumerated().map { index, path in
@@ -83,7 +84,7 @@ enum Generate {
         reporter.start(
             resolved,
             pipeline.summary,
-            plan: settings.isVerbose ? plan : nil,
+            plan: settings.isVerbose ? try planReport(plan, resolved, settings) : nil,
             threads: threads(settings)
         )
 
@@ -185,7 +186,19 @@ extension Generate {
 extension Generate {
     /// Threads to compute with.
     static func threads(_ settings: GenerateSettings) -> Int {
-        settings.threads ?? PipelineOptions().threads
+        settings.threads ?? Engine.physicalCores
+    }
+
+    private static func planReport(
+        _ plan: GenerationPlan,
+        _ resolved: ResolvedRequest,
+        _ settings: GenerateSettings
+    ) throws(Failure) -> PlanReport {
+        let threads = threads(settings)
+        let speed = try mappingErrors { () throws(GenerationError) in
+            try Engine.measureSpeed(threads: threads)
+        }
+        return PlanReport(plan, resolved, speed: speed, threads: threads)
     }
 
     private static func openPipeline(

@@ -227,7 +227,7 @@ extension GenerateSettings {
             help: "1 to 1024; default: the physical cores the process may use"
         ) { (settings, text) throws(ValueError) in settings.threads = try .whole(text, in: 1...1024)
         },
-        Option("plan", help: "print the predicted memory, disk reads and work, and stop") {
+        Option("plan", help: "print the predicted memory, disk reads and time, and stop") {
             settings,
             _ in settings.isPlan = true
         },

@@ -42,12 +42,12 @@ final class Reporter {
     /// - Parameters:
     ///   - resolved: All values of the run.
     ///   - summary: The model's files, listed with `--verbose`.
-    ///   - plan: Predicted memory, given with `--verbose`.
+    ///   - plan: Predicted memory and time, given with `--verbose`.
     ///   - threads: Threads computed with.
     func start(
         _ resolved: ResolvedRequest,
         _ summary: ModelSummary,
-        plan: GenerationPlan?,
+        plan: PlanReport?,
         threads: Int
     ) {
         let settings = EffectiveSettings(resolved, summary, threads: threads)
@@ -60,12 +60,13 @@ final class Reporter {
         }
         if let plan {
             for part in summary.parts {
+                let tensors =
+                    "\(part.tensorCount) tensors of \(part.elementTypes.joined(separator: " "))"
                 message(
-                    "\(part.name): \(part.path), \(part.tensorCount) tensors, "
-                        + "\(part.elementTypes.joined(separator: " ")), \(byteText(part.byteCount))"
+                    "\(part.name): \(part.path)" + (part.tensorCount > 0 ? ", \(tensors)" : "")
                 )
             }
-            message("activations: \(byteText(plan.arenaBytes)) in one arena")
+            for line in plan.summary { message(line) }
         }
         renderer = renderer.map { ProgressRenderer($0.form, start: console.now()) }
     }
