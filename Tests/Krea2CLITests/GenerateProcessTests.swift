@@ -213,28 +213,6 @@ struct GenerateProcessTests {
         #expect(run.errors.contains("size 70x64 is rounded up to 80x64"))
         #expect(run.errors.contains("size 80x64, steps 1"))
     }
-
-    @Test func planLoadsAndWritesNothing() throws {
-        for ratio in AspectRatio.allCases {
-            let run = try CommandRun.process(
-                [
-                    "generate", "a fox", "-m", fixtureModel, "--plan", "--json", "--aspect-ratio",
-                    ratio.rawValue,
-                ],
-                in: folder.path
-            )
-            #expect(run.code == 0)
-            let plan = try JSONSerialization.jsonObject(with: Data(run.output)) as? [String: Any]
-            let size = [plan?["width"], plan?["height"]].compactMap { $0 as? Int }
-            let documented = [1024, 512].map { side in
-                let size = ratio.size(resolutionClass: side)
-                return [size.width, size.height]
-            }
-            #expect(documented.contains(size), "\(ratio) \(size)")
-            #expect(plan?["arenaBytes"] is Int)
-        }
-        #expect(try folder.names().isEmpty)
-    }
 }
 
 /// Signals and closed pipes.
