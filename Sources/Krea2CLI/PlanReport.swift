@@ -80,9 +80,8 @@ struct PlanReport: Encodable {
         let speed = (operationsPerSecond / 1e9).rounded().short
         return lines + [
             "disk reads   \(byteText(diskBytes)), less what is cached",
-            "time         at least \(clock(seconds)) of computing: \(teraOperations) TFLOP at "
-                + "\(speed) GFLOP/s, which float32",
-            "             products reach here with threads \(threads), measured just now",
+            "time         at least \(clock(seconds)): \(teraOperations) TFLOP at the \(speed) GFLOP/s "
+                + "that float32 products reach here just now (threads \(threads))",
         ]
     }
 }

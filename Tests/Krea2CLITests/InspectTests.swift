@@ -162,10 +162,10 @@ struct InspectFileTests {
         #expect(!run.text.contains("parameters:"))
     }
 
-    /// Foundation's decoder traps on 513 levels; other programs may write any text under our name.
+    /// Other programs may write any text under our name.
     @Test(arguments: ["[", #"{"a":"#])
     func deeplyNestedRecordsAreShownAsTheyAre(_ level: String) throws {
-        let nested = String(repeating: level, count: 513)
+        let nested = String(repeating: level, count: 100_000)
         var bytes = try Data(contentsOf: URL(fileURLWithPath: picture(nil, to: "a.png")))
         bytes.insert(contentsOf: Self.textChunk("krea2", nested), at: 33)
         let path = try folder.write(Array(bytes), to: "b.png")
