@@ -92,6 +92,18 @@ struct GenerateResultTests {
         #expect(try bytes("a0.png") != bytes("a1.png"))
     }
 
+    @Test func promptsBeyondTheLimitAreCutWithAMessage() throws {
+        let words = Array(repeating: "fox", count: 600).joined(separator: " ")
+        let arguments = ["--size", "64x64", "--steps", "1", "--dump", "d", "-o", "a.png"]
+        let run = try generate([words] + arguments)
+        #expect(run.errors.contains("krea2: prompt: the last "), "\(run.errors)")
+        #expect(run.errors.contains(" tokens are dropped, 507 fit\n"), "\(run.errors)")
+        // 34 of the prefix, 507 of the prompt, 5 of the suffix.
+        let file = try SafetensorsFile(path: folder.file("d"))
+        #expect(file.tensors["ids.pos"]?.shape == [34 + 507 + 5])
+        #expect(try PNG.readText(bytes("a.png")).record()?.prompt == words)
+    }
+
     @Test func dumpsWhatIsDocumented() throws {
         _ = try generate([
             "a fox", "--size", "64x80", "--steps", "2", "--cfg", "2", "--num-images", "2",
