@@ -56,7 +56,7 @@ let package = Package(
         .target(name: "JSON", swiftSettings: memorySafe),
         .target(name: "Tensors", swiftSettings: swift),
         .target(name: "Compute", dependencies: ["CKernels", "Tensors"], swiftSettings: swift),
-        .target(name: "Checkpoints", dependencies: ["Tensors"], swiftSettings: swift),
+        .target(name: "Checkpoints", dependencies: ["JSON", "Tensors"], swiftSettings: swift),
         .target(name: "Tokenization", dependencies: ["JSON"], swiftSettings: memorySafe),
         .target(
             name: "Krea2",
@@ -74,7 +74,7 @@ let package = Package(
 
         .executableTarget(
             name: "float32-benchmark",
-            dependencies: ["COpenBLAS", "Compute", "Tensors"],
+            dependencies: ["COpenBLAS", "Compute", "Krea2", "Tensors"],
             path: "Benchmarks/Float32",
             swiftSettings: swift
         ),

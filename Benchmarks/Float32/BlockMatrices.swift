@@ -30,19 +30,27 @@ func compareLinear(_ operators: Operators, rows: Int, type: ElementType, repetit
         let seconds = compare(operators, matrices, rows, type, repetitions)
         let name =
             "  \(matrices.names.joined(separator: ", ")) \(matrices.k) -> \(matrices.columns)"
-        report(name, matrices.operations(rows), seconds)
+        report(name, seconds.map { matrices.operations(rows) / $0 })
         total += Double(matrices.names.count) * matrices.operations(rows)
         for i in 0..<2 { blockSeconds[i] += Double(matrices.names.count) * seconds[i] }
     }
-    report("  block", total, blockSeconds)
+    report("  all of a block", blockSeconds.map { total / $0 })
 }
 
-private func report(_ name: String, _ operations: Double, _ seconds: [Double]) {
-    let speeds = seconds.map { operations / $0 * 1e-9 }
-    print(
-        "\(name.padded(42)) \(speeds[0].text(8)) GFLOP/s, OpenBLAS \(speeds[1].text(6)) GFLOP/s,"
-            + " ratio \((speeds[0] / speeds[1]).text(5, digits: 3))"
-    )
+/// One line: our operations per second and those of OpenBLAS.
+func report(_ name: String, _ speeds: [Double]) {
+    let ours = (speeds[0] * 1e-9).text(8)
+    let theirs = (speeds[1] * 1e-9).text(6)
+    let ratio = (speeds[0] / speeds[1]).text(5, digits: 3)
+    print("\(name.padded(42)) \(ours) GFLOP/s, OpenBLAS \(theirs) GFLOP/s, ratio \(ratio)")
+}
+
+/// Median seconds of OpenBLAS alone for one matrix with float32 weights.
+func openBLASSeconds(_ matrices: BlockMatrices, _ rows: Int, _ repetitions: Int) -> Double {
+    let x = randomTensor([rows, matrices.k])
+    let weight = randomTensor([matrices.columns, matrices.k])
+    let y = Tensor(zeros: [rows, matrices.columns])
+    return medianSeconds(repetitions, [{ OpenBLAS.linear(x, weight, into: y) }])[0]
 }
 
 private func compare(

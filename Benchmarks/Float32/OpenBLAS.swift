@@ -10,12 +10,13 @@ enum OpenBLAS {
     /// Makes OpenBLAS use the widest vectors that our kernels use, by starting the program again.
     ///
     /// Some versions know a CPU with AVX-512 only as one with AVX2 and run at half speed. They
-    /// choose while the program is loaded, so only the environment before the start changes it.
+    /// choose while the program is loaded, so only the environment before the start changes it. A
+    /// lesser core in the environment is replaced: the comparison is with the best it can do.
     static func chooseCore() {
-        guard getenv(coreVariable) == nil else { return }
         let cores = ["avx512": "SkylakeX", "avx2": "Haswell"]
         guard let core = cores[Kernels.best.name] else { return }
-        setenv(coreVariable, core, 0)
+        if let chosen = getenv(coreVariable), String(cString: chosen) == core { return }
+        setenv(coreVariable, core, 1)
         execv("/proc/self/exe", CommandLine.unsafeArgv)
         fail("cannot start again with \(coreVariable)=\(core)")
     }

@@ -7,11 +7,12 @@ import Tensors
 /// What the command line asks for.
 struct Options {
     static let usage = """
-        usage: float32-benchmark [linear] [attention] [convolution]
+        usage: float32-benchmark [linear] [attention] [convolution] [--model DIR]
                                  [--rows N[,N…]] [--repetitions N] [--threads N] [--kernels NAME]
 
         Without a name, all three. Default rows: 320 (a 256² image and 64 text tokens) and 4160
-        (1024²). Figures are medians; what prepares the inputs is not timed.
+        (1024²). With a model, such as one with three blocks of the real width, its blocks at
+        256² and 1024² alone. Figures are medians; what prepares the inputs is not timed.
         """
 
     var groups: [String] = []
@@ -19,6 +20,7 @@ struct Options {
     var repetitions = 5
     var threads = sysconf(Int32(_SC_NPROCESSORS_ONLN))
     var kernels = Kernels.best
+    var model: String?
 
     init(_ arguments: ArraySlice<String>) {
         var rest = arguments
@@ -28,13 +30,16 @@ struct Options {
             case "--rows": rows = Self.numbers(rest.popFirst())
             case "--repetitions": repetitions = Self.numbers(rest.popFirst())[0]
             case "--threads": threads = Self.numbers(rest.popFirst())[0]
+            case "--model":
+                guard let path = rest.popFirst() else { fail(Self.usage) }
+                model = path
             case "--kernels":
                 guard let kernels = Kernels(named: rest.popFirst() ?? "") else { fail(Self.usage) }
                 self.kernels = kernels
             default: fail(Self.usage)
             }
         }
-        if groups.isEmpty { groups = ["linear", "attention", "convolution"] }
+        if groups.isEmpty && model == nil { groups = ["linear", "attention", "convolution"] }
     }
 
     /// One or more positive numbers.
@@ -53,6 +58,9 @@ let operators = Operators(kernels: options.kernels, threads: options.threads)
 print("kernels \(options.kernels.name), \(options.threads) threads")
 print("OpenBLAS \(OpenBLAS.prepare(threads: options.threads))")
 
+if let model = options.model {
+    for side in [256, 1024] { try compareBlocks(model, side: side, options: options) }
+}
 for group in options.groups {
     switch group {
     case "linear":

@@ -109,7 +109,7 @@ extension WeightProblem: CustomStringConvertible {
                 + expected.map(\.description).joined(separator: " or ")
         case .mistyped(let tensor, let file, let found):
             "tensor \(shown(tensor)) in \(shown(file)): "
-                + "type \(shown(found)) is not supported for this tensor"
+                + "type \(shown(found)) is known but not computed with, expected F32, F16 or BF16"
         }
     }
 }

@@ -1,3 +1,4 @@
+import JSON
 package import Tensors
 
 /// Where a tensor's elements are in a file, and what they are.
@@ -28,8 +29,6 @@ struct SafetensorsHeader {
     static let longest = 100_000_000
     /// Bytes of the length before the header.
     static let lengthByteCount = 8
-    /// Most axes of a tensor.
-    static let mostAxes = 64
 
     /// The tensors by name.
     private(set) var tensors: [String: TensorRecord] = [:]
@@ -61,10 +60,13 @@ struct SafetensorsHeader {
                 expected: "{"
             )
         }
-        do throws(JSONError) {
-            try readEntries(text)
-        } catch {
-            throw Self.damaged(path, error)
+        for (name, value) in try jsonObject(text, path: path).sorted(by: { $0.key < $1.key }) {
+            if name == Self.metadataKey {
+                try readMetadata(value)
+            } else {
+                tensors[name] = try HeaderEntry(name, value, path: path)
+                    .record(dataStart: dataStart, dataByteCount: dataByteCount)
+            }
         }
         try checkLayout()
     }
@@ -106,120 +108,128 @@ struct SafetensorsHeader {
         return marks.first { file.starts(with: $0.0.utf8) }?.1
     }
 
-    /// The error that names the tensor the JSON error is inside of.
-    private static func damaged(_ path: String, _ error: JSONError) -> CheckpointError {
-        let isTensor = error.keys.first.map { $0 != metadataKey } ?? false
-        let keys = error.keys.dropFirst(isTensor ? 1 : 0).joined(separator: ".")
-        return .damaged(
-            path: path,
-            tensor: isTensor ? error.keys.first : nil,
-            found: keys.isEmpty ? error.found : "\(keys) with \(error.found)",
-            expected: error.expected
-        )
+    private static let metadataKey = "__metadata__"
+
+    /// Fills `metadata`.
+    private mutating func readMetadata(_ value: JSONValue) throws(CheckpointError) {
+        func damaged(_ found: String, _ expected: String) -> CheckpointError {
+            .damaged(path: path, tensor: nil, found: found, expected: expected)
+        }
+        guard case .object(let members) = value else {
+            throw damaged("\(Self.metadataKey) \(value)", "an object")
+        }
+        for (key, value) in members {
+            guard case .string(let text) = value else {
+                throw damaged("\(quoted(key)) \(value) in \(Self.metadataKey)", "text")
+            }
+            metadata[key] = text
+        }
     }
 }
 
 // MARK: Entries
 
-extension SafetensorsHeader {
-    private static let metadataKey = "__metadata__"
+/// One tensor's entry in a header; unknown keys are passed over, as in the reference.
+private struct HeaderEntry {
+    private let name: String
+    private let members: [String: JSONValue]
+    private let path: String
 
-    /// Fills `tensors` and `metadata` from the header's JSON.
-    private mutating func readEntries(_ text: [UInt8]) throws(JSONError) {
-        var scanner = JSONScanner(text)
-        try scanner.object { name, scanner throws(JSONError) in
-            if name == Self.metadataKey {
-                try scanner.object { key, scanner throws(JSONError) in
-                    metadata[key] = try scanner.string()
-                }
-            } else {
-                tensors[name] = try record(&scanner)
-            }
+    /// Most axes of a tensor.
+    private static let mostAxes = 64
+
+    init(_ name: String, _ value: JSONValue, path: String) throws(CheckpointError) {
+        guard case .object(let members) = value else {
+            throw .damaged(path: path, tensor: name, found: "\(value)", expected: "an object")
         }
-        try scanner.end()
+        self.name = name
+        self.members = members
+        self.path = path
     }
 
-    /// Reads one tensor's entry; unknown keys are passed over, as in the reference.
-    private func record(_ scanner: inout JSONScanner) throws(JSONError) -> TensorRecord {
-        var typeName: String?
-        var shape: [Int]?
-        var offsets: [Int]?
-        try scanner.object { key, scanner throws(JSONError) in
-            switch key {
-            case "dtype": typeName = try scanner.string()
-            case "shape": shape = try Self.integers(&scanner, most: Self.mostAxes)
-            case "data_offsets": offsets = try Self.integers(&scanner, most: 2)
-            default: try scanner.skipValue()
-            }
+    /// The entry's contents, checked against the file.
+    ///
+    /// - Parameters:
+    ///   - dataStart: Where the data part starts in the file.
+    ///   - dataByteCount: Bytes of the data part.
+    /// - Returns: The record.
+    /// - Throws: `.damaged`.
+    func record(dataStart: Int, dataByteCount: Int) throws(CheckpointError) -> TensorRecord {
+        let elementType = try elementType()
+        let shape = try integers("shape", most: Self.mostAxes)
+        let offsets = try integers("data_offsets", most: 2)
+        guard offsets.count == 2, offsets[0] <= offsets[1] else {
+            throw damaged("data_offsets \(offsets)", "a start and an end")
         }
-        guard let typeName, let shape, let offsets else {
-            let key = typeName == nil ? "dtype" : shape == nil ? "shape" : "data_offsets"
-            throw JSONError(found: "no \(key)", expected: "one")
+        guard offsets[1] <= dataByteCount else {
+            throw damaged(
+                "data up to byte \(offsets[1])",
+                "at most the \(dataByteCount) bytes after the header; is the file cut short?"
+            )
         }
-        let elementType = try Self.elementType(named: typeName)
+        let expected = try byteCount(shape, elementType)
+        guard offsets[1] - offsets[0] == expected else {
+            throw damaged(
+                "\(offsets[1] - offsets[0]) bytes of data",
+                "\(expected) for shape \(shape) of \(elementType.rawValue)"
+            )
+        }
         return TensorRecord(
             elementType: elementType,
             shape: shape,
-            range: try range(offsets, shape, elementType)
+            range: dataStart + offsets[0]..<dataStart + offsets[1]
         )
     }
 
-    private static func elementType(named name: String) throws(JSONError) -> ElementType {
-        guard let type = ElementType(rawValue: name) else {
-            throw JSONError(
-                found: "type \(name)",
-                expected: "one of " + ElementType.allCases.map(\.rawValue).joined(separator: " ")
-            )
+    private func elementType() throws(CheckpointError) -> ElementType {
+        let value = try member("dtype")
+        guard case .string(let name) = value, let type = ElementType(rawValue: name) else {
+            let known = ElementType.allCases.map(\.rawValue).joined(separator: " ")
+            throw damaged("type \(value)", "one of \(known)")
         }
         return type
     }
 
-    private static func integers(
-        _ scanner: inout JSONScanner,
-        most: Int
-    ) throws(JSONError) -> [Int] {
-        var integers: [Int] = []
-        try scanner.array { index, scanner throws(JSONError) in
-            guard index < most else {
-                throw JSONError(found: "more than \(most) numbers", expected: "at most \(most)")
-            }
-            integers.append(try scanner.unsignedInteger())
-        }
-        return integers
-    }
-
-    /// Checks one tensor's offsets against the file and its shape; gives its bytes in the file.
-    private func range(
-        _ offsets: [Int],
+    /// Bytes of all elements.
+    private func byteCount(
         _ shape: [Int],
         _ elementType: ElementType
-    ) throws(JSONError) -> Range<Int> {
-        guard offsets.count == 2, offsets[0] <= offsets[1] else {
-            throw JSONError(found: "data_offsets \(offsets)", expected: "a start and an end")
-        }
-        guard offsets[1] <= dataByteCount else {
-            throw JSONError(
-                found: "data up to byte \(offsets[1])",
-                expected:
-                    "at most the \(dataByteCount) bytes after the header; is the file cut short?"
-            )
-        }
+    ) throws(CheckpointError) -> Int {
         // Sizes of zero are left out, so that no partial product of the shape can overflow either.
         let byteCount = shape.reduce(Optional(elementType.byteCount)) { product, size in
             let next = product?.multipliedReportingOverflow(by: max(size, 1))
             return next.flatMap { $0.overflow ? nil : $0.partialValue }
         }
-        guard let byteCount else {
-            throw JSONError(found: "shape \(shape)", expected: "fewer than 2^63 bytes")
+        guard let byteCount else { throw damaged("shape \(shape)", "fewer than 2^63 bytes") }
+        return shape.contains(0) ? 0 : byteCount
+    }
+
+    /// Whole numbers from 0.
+    private func integers(_ key: String, most: Int) throws(CheckpointError) -> [Int] {
+        let value = try member(key)
+        guard case .array(let elements) = value else {
+            throw damaged("\(key) \(value)", "whole numbers from 0")
         }
-        let expected = shape.contains(0) ? 0 : byteCount
-        guard offsets[1] - offsets[0] == expected else {
-            throw JSONError(
-                found: "\(offsets[1] - offsets[0]) bytes of data",
-                expected: "\(expected) for shape \(shape) of \(elementType.rawValue)"
-            )
+        guard elements.count <= most else {
+            throw damaged("\(key) of \(elements.count) numbers", "at most \(most)")
         }
-        return dataStart + offsets[0]..<dataStart + offsets[1]
+        var integers: [Int] = []
+        for element in elements {
+            guard case .integer(let integer) = element, integer >= 0 else {
+                throw damaged("\(key) with \(element)", "whole numbers from 0")
+            }
+            integers.append(integer)
+        }
+        return integers
+    }
+
+    private func member(_ key: String) throws(CheckpointError) -> JSONValue {
+        guard let value = members[key] else { throw damaged("no \(key)", "one") }
+        return value
+    }
+
+    private func damaged(_ found: String, _ expected: String) -> CheckpointError {
+        .damaged(path: path, tensor: name, found: found, expected: expected)
     }
 }
 

@@ -1,3 +1,4 @@
+import JSON
 import Tensors
 
 /// An index file: which shard each tensor of a checkpoint is in.
@@ -26,50 +27,45 @@ struct ShardIndex {
                 expected: "at most \(Self.longest)"
             )
         }
-        do throws(JSONError) {
-            shards = try Self.weightMap(file.withBytes { [UInt8]($0) })
-        } catch {
-            let place = error.keys.isEmpty ? "" : error.keys.joined(separator: ": ") + " with "
-            throw .damaged(
-                path: path,
-                tensor: nil,
-                found: place + error.found,
-                expected: error.expected
-            )
-        }
+        shards = try Self.weightMap(file.withBytes { [UInt8]($0) }, path: path)
         self.path = path
     }
 
     /// The shard of each tensor in an index's text.
-    static func weightMap(_ text: [UInt8]) throws(JSONError) -> [String: String] {
-        var shards: [String: String]?
-        var scanner = JSONScanner(text)
-        try scanner.object { key, scanner throws(JSONError) in
-            guard key == "weight_map" else { return try scanner.skipValue() }
-            var map: [String: String] = [:]
-            try scanner.object { tensor, scanner throws(JSONError) in
-                map[tensor] = try checkedShard(try scanner.string())
-            }
-            shards = map
+    ///
+    /// - Parameters:
+    ///   - text: Contents of the index.
+    ///   - path: The index, for errors.
+    /// - Returns: Names of files in the index's folder, at least one.
+    /// - Throws: `.damaged`.
+    static func weightMap(_ text: [UInt8], path: String) throws(CheckpointError) -> [String: String]
+    {
+        func damaged(_ found: String, _ expected: String) -> CheckpointError {
+            .damaged(path: path, tensor: nil, found: found, expected: expected)
         }
-        try scanner.end()
-        guard let shards, !shards.isEmpty else {
-            throw JSONError(found: "no tensor in weight_map", expected: "at least one")
+        let value = try jsonObject(text, path: path)["weight_map"] ?? .object([:])
+        guard case .object(let map) = value else {
+            throw damaged("weight_map \(value)", "an object")
+        }
+        guard !map.isEmpty else { throw damaged("no tensor in weight_map", "at least one") }
+        var shards: [String: String] = [:]
+        for (tensor, value) in map.sorted(by: { $0.key < $1.key }) {
+            guard case .string(let shard) = value, isInFolder(shard) else {
+                throw damaged(
+                    "shard \(value) of tensor \(tensor)",
+                    "the name of a file beside the index"
+                )
+            }
+            shards[tensor] = shard
         }
         return shards
     }
 
-    /// Refuses names that lead out of the index's folder.
-    private static func checkedShard(_ name: String) throws(JSONError) -> String {
+    /// Whether a name cannot lead out of the index's folder.
+    private static func isInFolder(_ name: String) -> Bool {
         // The system would cut a path at NUL.
         let isPlain = !name.utf8.contains { $0 == UInt8(ascii: "/") || $0 == 0 }
-        guard isPlain, !["", ".", ".."].contains(name) else {
-            throw JSONError(
-                found: "shard \"\(name)\"",
-                expected: "the name of a file beside the index"
-            )
-        }
-        return name
+        return isPlain && !["", ".", ".."].contains(name)
     }
 }
 

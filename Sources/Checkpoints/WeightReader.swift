@@ -8,12 +8,14 @@ package final class WeightReader {
     /// What is shared by all readers of one checkpoint.
     private final class Record {
         /// In the order found, without repeats.
-        var problems: [WeightProblem] = []
+        private(set) var problems: [WeightProblem] = []
+        /// The same, to find repeats.
+        private var known: Set<WeightProblem> = []
         /// Names in the checkpoint that were asked for.
         var used: Set<String> = []
 
         func note(_ problem: WeightProblem) {
-            if !problems.contains(problem) { problems.append(problem) }
+            if known.insert(problem).inserted { problems.append(problem) }
         }
     }
 
@@ -53,9 +55,6 @@ package final class WeightReader {
     package func scoped(_ prefix: String) -> WeightReader {
         WeightReader(checkpoint, rename, prefix: self.prefix + prefix, record)
     }
-
-    /// Whether the checkpoint has this tensor; does not count as a use.
-    package func has(_ name: String) -> Bool { shape(name) != nil }
 
     /// The shape of a tensor, nil when there is none; does not count as a use.
     package func shape(_ name: String) -> [Int]? {

@@ -8,13 +8,11 @@ import Tensors
 /// time.
 package final class Operators {
     /// The kernels in use.
-    package let kernels: Kernels
+    let table: kernel_table
     /// Threads the operators use.
-    package let threads: Int
+    let threads: Int
     /// Whether to give up: operators then return early and leave their destinations unfinished.
     package let isCancelled: @Sendable () -> Bool
-
-    var table: kernel_table { kernels.table }
 
     /// Packed activations, shared by all workers; one for each worker's own blocks.
     private let packed: Storage
@@ -22,6 +20,8 @@ package final class Operators {
 
     /// Floats of the largest block of activations that is packed at once: 64 MB.
     static let packedCapacity = 1 << 24
+    /// Longest row that `linear` multiplies; at least 64 fit into the packed block.
+    package static let longestRow = packedCapacity / 64
     /// Longest head that attention accepts.
     package static let largestHeadSize = 1024
 
@@ -38,7 +38,7 @@ package final class Operators {
     ) {
         precondition(threads > 0)
         self.isCancelled = isCancelled
-        self.kernels = kernels
+        table = kernels.table
         self.threads = threads
         packed = Storage(byteCount: 4 * Self.packedCapacity)
         workspaces = Storage(byteCount: 4 * threads * Self.workspaceCapacity)

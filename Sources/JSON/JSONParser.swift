@@ -2,7 +2,7 @@
 package enum JSONValue: Equatable, Sendable {
     case null
     case bool(Bool)
-    /// A number without fraction and exponent that fits an `Int`.
+    /// A number without fraction and exponent that fits an `Int`; −0, which does not, is a number.
     case integer(Int)
     /// Any other number.
     case number(Double)
@@ -11,10 +11,26 @@ package enum JSONValue: Equatable, Sendable {
     case object([String: JSONValue])
 }
 
+extension JSONValue: CustomStringConvertible {
+    /// What messages show of the value, on one line.
+    package var description: String {
+        switch self {
+        case .null: "null"
+        case .bool(let bool): "\(bool)"
+        case .integer(let integer): "\(integer)"
+        case .number(let number): "\(number)"
+        case .string(let string): quoted(string)
+        case .array(let elements): "an array of \(elements.count)"
+        case .object: "an object"
+        }
+    }
+}
+
 /// Reads JSON as RFC 8259 defines it; equal keys in one object are an error.
 ///
-/// Foundation's decoder is not used because files from anywhere are read with it: it traps on some
-/// damaged ones (513 opening brackets), hides equal keys and does not say where a fault is.
+/// Keys that differ only in Unicode normalisation count as equal. Foundation's decoder is not used
+/// because files from anywhere are read with it: it traps on some damaged ones (513 opening
+/// brackets), hides equal keys and does not say where a fault is.
 package struct JSONParser {
     /// What is wrong with a text.
     package struct Failure: Error, Equatable {
@@ -163,7 +179,7 @@ package struct JSONParser {
             try skipDigits()
         }
         let text = String(decoding: bytes[start..<position], as: UTF8.self)
-        if isInteger, let integer = Int(text) { return .integer(integer) }
+        if isInteger, text != "-0", let integer = Int(text) { return .integer(integer) }
         guard let number = Double(text) else { throw failure("not a number", at: start) }
         return .number(number)
     }

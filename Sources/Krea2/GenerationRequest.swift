@@ -2,7 +2,9 @@
 public struct GenerationRequest: Sendable, Equatable {
     /// Text that describes the picture; may be empty.
     public var prompt: String
-    /// Text that guidance leads away from; nil for the empty text. Unused without guidance.
+    /// Text that guidance leads away from; nil for the empty text.
+    ///
+    /// Unused without guidance.
     public var negativePrompt: String?
     /// Pixels, a multiple of 16 from 64 to 4096.
     public var width: Int

@@ -80,7 +80,7 @@ public struct ModelInspection: Sendable, Equatable {
                 byteCount: records.reduce(0) { $0 + $1.range.count }
             )
         }
-        let (kind, prefix) = Self.recognise(Set(checkpoint.names))
+        let (kind, prefix) = Self.recognise(checkpoint)
         self.path = path
         self.kind = kind
         self.prefix = prefix
@@ -113,29 +113,22 @@ extension ModelInspection {
     ]
 
     /// The kind and the prefix of its names.
-    private static func recognise(_ names: Set<String>) -> (Kind, String) {
+    private static func recognise(_ checkpoint: Checkpoint) -> (Kind, String) {
         for (kind, marks) in marks {
             guard let first = marks.first else { continue }
-            for prefix in prefixes(of: first, in: names)
-            where marks.allSatisfy({ names.contains(prefix + $0) }) {
+            for prefix in checkpoint.prefixes(of: first)
+            where marks.allSatisfy({ checkpoint.record(prefix + $0) != nil }) {
                 return (kind, prefix)
             }
         }
-        for prefix in prefixes(of: "embed_tokens.weight", in: names)
-        where names.contains(prefix + "layers.0.self_attn.q_norm.weight") {
-            let hasVision = names.contains { $0.contains("visual.") }
+        for prefix in checkpoint.prefixes(of: "embed_tokens.weight")
+        where checkpoint.record(prefix + "layers.0.self_attn.q_norm.weight") != nil {
+            let hasVision = checkpoint.names.contains { $0.contains("visual.") }
             // The vision tower may be in other files, or have been left out with its names.
             let isNested = prefix.hasSuffix("language_model.")
             return (hasVision || isNested ? .textEncoder : .plainLanguageModel, prefix)
         }
         return (.unknown, "")
-    }
-
-    /// What stands before `name` in the tensors whose names end in it, the shortest first.
-    private static func prefixes(of name: String, in names: Set<String>) -> [String] {
-        names.filter { $0.hasSuffix(name) }.map { String($0.dropLast(name.count)) }
-            .filter { $0.isEmpty || $0.hasSuffix(".") }
-            .sorted { ($0.utf8.count, $0) < ($1.utf8.count, $1) }
     }
 }
 
@@ -190,13 +183,13 @@ extension ModelInspection {
         let isOfficial = block == "blocks."
         let query = "\(block)0.attn.\(isOfficial ? "wq" : "to_q").weight"
         let key = "\(block)0.attn.\(isOfficial ? "wk" : "to_k").weight"
-        return [Size(name: "blocks", value: count(of: block, checkpoint))]
+        return [Size(name: "blocks", value: checkpoint.numbers(after: block).count)]
             + heads(checkpoint, query: query, key: key, norm: "\(block)0.\(head)")
     }
 
     private static func encoderSizes(_ checkpoint: Checkpoint) -> [Size] {
         let attention = "layers.0.self_attn."
-        return [Size(name: "layers", value: count(of: "layers.", checkpoint))]
+        return [Size(name: "layers", value: checkpoint.numbers(after: "layers.").count)]
             + heads(
                 checkpoint,
                 query: attention + "q_proj.weight",
@@ -233,13 +226,5 @@ extension ModelInspection {
         let axis = source.axis < 0 ? shape.count + source.axis : source.axis
         guard shape.indices.contains(axis) else { return nil }
         return Size(name: source.size, value: shape[axis])
-    }
-
-    /// How many different numbers follow `prefix` in the names.
-    private static func count(of prefix: String, _ checkpoint: Checkpoint) -> Int {
-        let numbers = checkpoint.names.filter { $0.hasPrefix(prefix) }.compactMap { name in
-            Int(name.dropFirst(prefix.count).prefix { $0 != "." })
-        }
-        return Set(numbers).count
     }
 }

@@ -67,7 +67,7 @@ extension ModelSummary.Part {
         tensorCount = 0
         elementTypes = []
         let files =
-            path.hasSuffix(".json")
+            PathText.kind(path) == .file
             ? [path] : ["vocab.json", "merges.txt"].map { tokenizer.path + "/" + $0 }
         digest = try contentDigest(ofFiles: files)
     }
@@ -103,13 +103,14 @@ public struct GenerationPlan: Sendable {
     public let weightBytes: [(stage: String, byteCount: Int)]
     /// Bytes of the float32 copies that the autoencoder's decoder makes of its weights.
     public let decoderBytes: Int
-    /// Bytes resident at most: activations, the decoder's copies, and the mapped weights of the
-    /// largest stage.
+    /// Bytes resident at most: activations, and the weights of the largest stage with the decoder's
+    /// copies where it is that one.
     ///
     /// Stages follow each other, and the system may drop mapped weights when memory is short, so a
     /// run needs less.
     public var peakBytes: Int {
-        arenaBytes + decoderBytes + (weightBytes.map(\.byteCount).max() ?? 0)
+        let decoding = decoderBytes + (weightBytes.last?.byteCount ?? 0)
+        return arenaBytes + max(decoding, weightBytes.map(\.byteCount).max() ?? 0)
     }
     /// Bytes read from disk if nothing is cached: every weight once.
     public let diskBytes: Int

@@ -66,6 +66,10 @@ public final class Pipeline {
                 index.taps ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
             encoder = try TextEncoder(encoderFiles, taps: taps)
             autoencoderFiles = try AutoencoderFiles(path: files.autoencoder)
+            try AutoencoderWeights.check(
+                autoencoderFiles,
+                Operators(kernels: kernels, threads: options.threads)
+            )
             try Self.checkFit(encoder, transformer, autoencoderFiles.config, files)
             let tokenizer = try Tokenizer(path: files.tokenizer)
             template = try PromptTemplate(tokenizer)
@@ -308,7 +312,7 @@ extension Pipeline {
         return images
     }
 
-    /// Everything before the first picture: memory, the autoencoder's weights, the prompts' text.
+    /// Everything before the first picture: memory and the prompts' text.
     private func start(
         _ request: GenerationRequest,
         _ messages: (String) -> Void,
@@ -332,7 +336,6 @@ extension Pipeline {
             isCancelled: isCancelled
         )
         let run = Run(
-            autoencoder: try openAutoencoder(operators),
             resolved: resolved,
             sizes: sizes,
             memory: memory,
@@ -346,7 +349,6 @@ extension Pipeline {
 
     /// What one run shares between its stages.
     struct Run {
-        let autoencoder: Autoencoder
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory

@@ -122,22 +122,10 @@ extension Pipeline {
         return velocity
     }
 
-    func openAutoencoder(_ operators: Operators) throws(GenerationError) -> Autoencoder {
-        do {
-            let autoencoder = try Autoencoder(
-                autoencoderFiles.checkpoint,
-                config: autoencoderFiles.config,
-                operators: operators
-            )
-            // Its weights are copies now, so this is the last time that the files matter.
-            try autoencoderFiles.checkpoint.checkUnchanged()
-            return autoencoder
-        } catch {
-            throw .model(error)
-        }
-    }
-
     /// Latent to pixels.
+    ///
+    /// The weights are converted anew for each picture, which takes far less time than decoding,
+    /// so that they are not in memory while the transformer runs.
     func decode(
         _ latent: [Float],
         _ image: Int,
@@ -147,11 +135,16 @@ extension Pipeline {
         let shape = run.sizes.packing.latentShape
         var rgb = [UInt8](repeating: 0, count: 3 * width * height)
         let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
-        try run.autoencoder.decode(
+        let autoencoder: Autoencoder
+        do {
+            autoencoder = try Autoencoder(autoencoderFiles, operators: run.operators)
+        } catch {
+            throw .model(error)
+        }
+        try autoencoder.decode(
             Tensor(latent, shape: shape),
             run.memory.autoencoder,
             operators: run.operators,
-            isCancelled: run.operators.isCancelled,
             progress: { run.meter.advanceDecoding(to: $0, image: image) },
             onRows: { rows in
                 rows.copy(toBytes: &rgb)

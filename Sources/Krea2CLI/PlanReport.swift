@@ -68,7 +68,7 @@ struct PlanReport: Encodable {
     /// Memory, disk and time, one line each.
     var summary: [String] {
         var lines = [
-            "memory       at most \(byteText(peakBytes)): activations, decoder and the weights of "
+            "memory       at most \(byteText(peakBytes)): activations and the weights of "
                 + "the largest stage",
             "activations  \(byteText(arenaBytes)), shared by all stages",
             "decoder      \(byteText(decoderBytes)), float32 copies of its weights",

@@ -8,9 +8,6 @@ struct AddedTokens: Sendable {
         case text(Range<Int>)
     }
 
-    /// Ids by token.
-    let ids: [String: Int32]
-
     private let trie: Trie
 
     /// Qwen has 26 added tokens, other models up to some thousand.
@@ -41,7 +38,7 @@ struct AddedTokens: Sendable {
         }
         let vocabularyIDs = Set(vocabulary.ids.values)
         var owners: [Int32: String] = [:]
-        var ids: [String: Int32] = [:]
+        var seen: Set<String> = []
         var trie = Trie()
         for entry in entries {
             let token = entry.content
@@ -66,12 +63,11 @@ struct AddedTokens: Sendable {
             if let owner = owners.updateValue(token, forKey: id), owner != token {
                 throw .duplicateID(path: path, id: entry.id, first: owner, second: token)
             }
-            guard ids.updateValue(id, forKey: token) == nil else {
+            guard seen.insert(token).inserted else {
                 throw .duplicateToken(path: path, token: token)
             }
             trie.insert(token.utf8, id: id)
         }
-        self.ids = ids
         self.trie = trie
     }
 

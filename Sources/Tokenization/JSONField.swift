@@ -104,15 +104,5 @@ struct JSONField {
     }
 
     /// The value as messages show it.
-    private var found: String {
-        switch value {
-        case .null: "missing"
-        case .bool(let bool): "\(bool)"
-        case .integer(let integer): "\(integer)"
-        case .number(let number): "\(number)"
-        case .string(let string): quoted(string)
-        case .array(let elements): "an array of \(elements.count)"
-        case .object: "an object"
-        }
-    }
+    private var found: String { isNull ? "missing" : value.description }
 }

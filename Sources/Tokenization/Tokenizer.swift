@@ -6,7 +6,8 @@ package struct Tokenizer: Sendable {
     /// Where it was read from: a directory or a file.
     package let path: String
 
-    private let vocabulary: Vocabulary
+    /// Ids of the tokens that are one byte, by byte.
+    private let byteIDs: [Int32]
     private let merges: BytePairMerges
     private let addedTokens: AddedTokens
 
@@ -36,17 +37,9 @@ package struct Tokenizer: Sendable {
     }
 
     private func encode(word: ArraySlice<Unicode.Scalar>) -> [Int32] {
-        var ids = word.flatMap { $0.utf8.map { vocabulary.byteIDs[Int($0)] } }
+        var ids = word.flatMap { $0.utf8.map { byteIDs[Int($0)] } }
         merges.apply(to: &ids)
         return ids
-    }
-
-    /// Id of a token as the files write it: `<|im_end|>`, or `Ġfox` for a blank and "fox".
-    ///
-    /// - Parameter token: The token, with stand-ins for bytes where it is not an added one.
-    /// - Returns: Nil for what is not a token.
-    package func id(of token: String) -> Int32? {
-        addedTokens.ids[token] ?? vocabulary.ids[token]
     }
 }
 
@@ -100,7 +93,8 @@ extension Tokenizer {
     init(tokenizerJSON file: TokenizerFile) throws(TokenizerError) {
         let contents = try TokenizerContents(tokenizerJSON: file)
         path = file.path
-        vocabulary = try Vocabulary(contents.vocabulary, path: path)
+        let vocabulary = try Vocabulary(contents.vocabulary, path: path)
+        byteIDs = vocabulary.byteIDs
         merges = try BytePairMerges(contents.merges, vocabulary: vocabulary, path: path)
         addedTokens = try AddedTokens(contents.addedTokens, vocabulary: vocabulary, path: path)
     }
@@ -125,7 +119,8 @@ extension Tokenizer {
             config: configFile
         )
         self.path = path
-        vocabulary = try Vocabulary(contents.vocabulary, path: vocabularyFile.path)
+        let vocabulary = try Vocabulary(contents.vocabulary, path: vocabularyFile.path)
+        byteIDs = vocabulary.byteIDs
         merges = try BytePairMerges(
             contents.merges,
             vocabulary: vocabulary,

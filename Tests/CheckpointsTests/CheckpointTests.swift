@@ -154,19 +154,24 @@ struct CheckpointTests {
     func shardsStayInTheFolder(shard: String) throws {
         try write(["a"], to: "m.safetensors")
         let text = refusal(of: try writeIndex(["a": shard]))
-        #expect(text.hasPrefix("F/model.safetensors.index.json: weight_map: a with shard "))
-        #expect(text.hasSuffix("expected the name of a file beside the index"))
+        #expect(text.hasPrefix("F/model.safetensors.index.json: shard "))
+        #expect(text.hasSuffix(" of tensor a, expected the name of a file beside the index"))
     }
 
     @Test func damagedIndexesAreNamed() throws {
         for (text, reason) in [
-            ("{", "the end of the text at byte 1, expected a string"),
+            ("{", "the text ends here at byte 1, expected JSON"),
+            ("[]", "an array of 0, expected a JSON object"),
             ("{}", "no tensor in weight_map, expected at least one"),
             (#"{"weight_map":{}}"#, "no tensor in weight_map, expected at least one"),
-            (#"{"weight_map":{"a":1}}"#, "weight_map: a with \"1\" at byte 19, expected a string"),
+            (#"{"weight_map":null}"#, "weight_map null, expected an object"),
+            (
+                #"{"weight_map":{"a":1}}"#,
+                "shard 1 of tensor a, expected the name of a file beside the index"
+            ),
             (
                 #"{"weight_map":{"a":"x","a":"y"}}"#,
-                "weight_map: a with its key twice, expected it once"
+                "key \"a\" is there twice at byte 23, expected JSON"
             ),
         ] {
             let path = try folder.write(text, to: "x.safetensors.index.json")

@@ -31,7 +31,7 @@ struct JSONParserTests {
                     "c": .array([]),
                     "": .string("x"),
                     "numbers": .array([
-                        .integer(0), .integer(0), .integer(-12), .number(1.5), .number(100),
+                        .integer(0), .number(-0.0), .integer(-12), .number(1.5), .number(100),
                         .number(-0.25), .integer(.max), .number(9_223_372_036_854_775_808),
                     ]),
                 ])
@@ -53,7 +53,10 @@ struct JSONParserTests {
         ("+1", 0), ("\"", 1), ("\"\\", 2), ("\"\\x\"", 2), ("\"\\u12", 5), ("\"\\u12g4\"", 5),
         ("\"\\ud800\"", 2), ("\"\\ud800\\n\"", 2), ("\"\\ud800\\u0041\"", 2), ("\"\\udc00\"", 2),
         ("\"\n\"", 1), ("\"\u{1F}\"", 1), ("\u{FEFF}1", 0), ("'a'", 0), ("{\"a\":1,\"a\":1}", 7),
-        ("//", 0), ("NaN", 0),
+        ("//", 0), ("NaN", 0), ("[,1]", 1), ("{,}", 1), ("{1:2}", 1), ("{\"a\":1 \"b\":2}", 7),
+        ("-01", 2), ("1e+", 3), ("0x10", 1), ("Infinity", 0), ("{} {}", 3), ("\u{A0}1", 0),
+        ("\"\\u\u{FF11}234\"", 3), ("\"\\udd8a\\ud83e\"", 2), ("{\"\":1,\"\":2}", 6),
+        (#"[{"x":{"a":1,"\u0061":2}}]"#, 13),
     ])
     func saysWhereTheFaultIs(text: String, position: Int) {
         #expect(failure(Array(text.utf8))?.position == position, "\(text.debugDescription)")

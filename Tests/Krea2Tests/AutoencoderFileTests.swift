@@ -32,7 +32,7 @@ struct AutoencoderFileTests {
             rename: rename
         )
         let error = #expect(throws: CheckpointError.self) {
-            try Autoencoder(Checkpoint(path: path), operators: operators)
+            try Autoencoder(AutoencoderFiles(path: path), operators: operators)
         }
         guard case .unfit(let file, let problems) = error else {
             Issue.record("\(String(describing: error))")
@@ -84,9 +84,12 @@ struct AutoencoderFileTests {
             // The encoder's Wan names do not matter: nothing reads them.
             prefix + (name.hasPrefix("quant_conv.") ? "conv1.bias" + name : names.stored(name))
         }
-        let config = try AutoencoderFixture.config(model)
-        let first = try Autoencoder(checkpoint, config: config, operators: operators)
-        let second = try Autoencoder(Checkpoint(path: path), config: config, operators: operators)
+        let settings = try ConfigurationFile(beside: AutoencoderFixture.path(model))
+        let first = try Autoencoder(AutoencoderFiles(checkpoint, settings), operators: operators)
+        let second = try Autoencoder(
+            AutoencoderFiles(Checkpoint(path: path), settings),
+            operators: operators
+        )
         let latent = randomLatent(3, 2)
         let expected = try Decoded(latent, first, operators).planes.elements
         #expect(try Decoded(latent, second, operators).planes.elements == expected)
@@ -97,26 +100,22 @@ struct AutoencoderFileTests {
             name.hasPrefix("encoder.") || name.hasPrefix("conv1.") || name.contains("time_conv")
                 ? nil : name
         }
-        _ = try Autoencoder(Checkpoint(path: path), operators: operators)
+        _ = try Autoencoder(AutoencoderFiles(path: path), operators: operators)
     }
 
     // MARK: Sizes
 
     @Test(arguments: ["head16", "head48", "head128"])
     func takesSizesFromShapes(model: String) throws {
-        let (tensors, names) = AutoencoderNames.recognise(
-            try AutoencoderFixture.checkpoint(model)
-        )
-        let config = try AutoencoderConfig(shapesOf: tensors, names)
+        let config = try AutoencoderFiles(AutoencoderFixture.checkpoint(model), nil).config
         let width = model == "head48" ? 5 : 4
         #expect(config.channels == [width, 2 * width, 4 * width, 4 * width])
         #expect(config.residualBlocks == (model == "head128" ? 1 : 2))
         #expect(config.latentChannels == 16)
-        if let told = try AutoencoderFixture.config(model) {
-            #expect(told.channels == config.channels)
-            #expect(told.residualBlocks == config.residualBlocks)
-            #expect((told == config) == (model == "head16"))
-        }
+        let told = try AutoencoderFixture.files(model).config
+        #expect(told.channels == config.channels)
+        #expect(told.residualBlocks == config.residualBlocks)
+        #expect((told == config) == (model != "head128"))
     }
 
     // MARK: Files that do not fit
@@ -160,6 +159,47 @@ struct AutoencoderFileTests {
         )
     }
 
+    /// Opening finds the faults too, before any work is done.
+    @Test func openingAPipelineChecksTheTensors() throws {
+        let name = "decoder.conv_out.weight"
+        try AutoencoderFixture.write(
+            AutoencoderFixture.checkpoint("head16"),
+            to: path,
+            reshaping: [name: [4, 4, 3, 3, 3]]
+        )
+        var files = try FixtureModel.files("head16")
+        files.autoencoder = path
+        let problem = WeightProblem.misshapen(
+            tensor: name,
+            file: path,
+            found: [4, 4, 3, 3, 3],
+            expected: [[3, 4, 3, 3, 3]]
+        )
+        #expect(throws: GenerationError.model(.unfit(path: path, problems: [problem]))) {
+            try Pipeline(files)
+        }
+    }
+
+    @Test func filesThatChangedAreNotRead() throws {
+        let checkpoint = try AutoencoderFixture.checkpoint("head16")
+        try AutoencoderFixture.write(checkpoint, to: path)
+        let files = try AutoencoderFiles(path: path)
+        try AutoencoderFixture.write(checkpoint, to: path)
+        #expect(
+            throws: CheckpointError.changed(path: path, reason: "another file took its place")
+        ) {
+            try Autoencoder(files, operators: operators)
+        }
+    }
+
+    @Test func namesOtherModels() throws {
+        try AutoencoderFixture.write(AutoencoderFixture.checkpoint("head16"), to: path) {
+            "x." + $0 + "x"
+        }
+        let error = #expect(throws: CheckpointError.self) { try AutoencoderFiles(path: path) }
+        #expect(error?.description.contains("expected a Qwen-Image or Wan 2.1 autoencoder") == true)
+    }
+
     @Test func refusesUnknownStatistics() throws {
         try AutoencoderFixture.write(
             AutoencoderFixture.checkpoint("head16"),
@@ -170,18 +210,18 @@ struct AutoencoderFileTests {
             ]
         )
         let error = #expect(throws: CheckpointError.self) {
-            try Autoencoder(Checkpoint(path: path), operators: operators)
+            try Autoencoder(AutoencoderFiles(path: path), operators: operators)
         }
-        #expect(error?.description.contains("8 latent channels without config.json") == true)
+        #expect(error?.description.contains("8 latent channels without") == true)
     }
 
     // MARK: Configurations
 
     @Test(arguments: [
-        ("{", "JSON"), ("[]", "an object"), ("{}", "\"base_dim\""),
+        ("{", "JSON"), ("[]", "a JSON object"),
         (config(width: "0"), "\"base_dim\""), (config(width: "4.5"), "\"base_dim\""),
-        (config(width: "1024"), "\"dim_mult\""),
-        (config(multipliers: "[1, 2, 4]"), "\"dim_mult\""),
+        (config(width: "1024"), "channels"),
+        (config(multipliers: "[1, 2, 4]"), "channels"),
         (config(multipliers: "[1, 2, 4, 9223372036854775807]"), "\"dim_mult\""),
         (config(multipliers: "[1, 2, 4, -4]"), "\"dim_mult\""),
         (config(blocks: "17"), "\"num_res_blocks\""), (config(scales: "[1]"), "\"attn_scales\""),
@@ -192,17 +232,24 @@ struct AutoencoderFileTests {
     ])
     func refusesDamagedConfigurations(text: String, mention: String) throws {
         let error = #expect(throws: CheckpointError.self) {
-            try AutoencoderConfig(json: Array(text.utf8), path: "vae/config.json")
+            try settings(text)
         }
         let description = error?.description ?? ""
-        #expect(description.hasPrefix("vae/config.json: ") && description.contains(mention))
+        #expect(
+            description.hasPrefix(folder.file("config.json: ")) && description.contains(mention)
+        )
     }
 
     @Test func acceptsConfigurations() throws {
-        let text = Self.config()
-        let config = try AutoencoderConfig(json: Array(text.utf8), path: "")
+        let config = try settings(Self.config())
         #expect(config.channels == [3, 6, 12, 12] && config.latentChannels == 2)
         #expect(config.latentMean == [0, 0.5] && config.latentDeviation == [1, 2])
+    }
+
+    /// What is read of a configuration, beside the tensors of a model.
+    private func settings(_ text: String) throws -> AutoencoderConfig {
+        let file = try ConfigurationFile(path: folder.write(text, to: "config.json"))
+        return try AutoencoderFiles(AutoencoderFixture.checkpoint("head16"), file).config
     }
 
     private static func config(

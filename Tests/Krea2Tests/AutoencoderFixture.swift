@@ -12,16 +12,16 @@ enum AutoencoderFixture {
         "head128": "head128/vae",
     ]
 
-    static func checkpoint(_ model: String) throws -> Checkpoint {
-        let path = try #require(paths[model])
-        return try Checkpoint(path: Fixture.path("pipeline/models/\(path)"))
+    static func path(_ model: String) throws -> String {
+        Fixture.path("pipeline/models/\(try #require(paths[model]))")
     }
 
-    /// What the model's configuration says, nil where it has none.
-    static func config(_ model: String) throws -> AutoencoderConfig? {
-        guard model != "head48" else { return nil }
-        let name = "pipeline/models/\(model)/vae/config.json"
-        return try AutoencoderConfig(json: Fixture.bytes(name), path: name)
+    static func files(_ model: String) throws -> AutoencoderFiles {
+        try AutoencoderFiles(path: path(model))
+    }
+
+    static func checkpoint(_ model: String) throws -> Checkpoint {
+        try Checkpoint(path: path(model))
     }
 
     /// Sizes of the released Qwen-Image autoencoder.
@@ -97,7 +97,6 @@ struct Decoded {
         _ autoencoder: Autoencoder,
         _ operators: Operators,
         bandRows: Int? = nil,
-        isCancelled: () -> Bool = { false },
         progress: (Double) -> Void = { _ in }
     ) throws {
         let (height, width) = (latent.shape[1], latent.shape[2])
@@ -121,7 +120,6 @@ struct Decoded {
             latent,
             buffers,
             operators: operators,
-            isCancelled: isCancelled,
             progress: progress
         ) { rows in
             rows.copy(toPlanes: planes)

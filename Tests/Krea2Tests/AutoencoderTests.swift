@@ -1,5 +1,6 @@
 import Checkpoints
 import Compute
+import Synchronization
 import Tensors
 import TestSupport
 import Testing
@@ -28,8 +29,7 @@ struct AutoencoderTests {
         let model = String(try #require(name.split(separator: "-").first))
         let operators = Operators(threads: 2)
         let autoencoder = try Autoencoder(
-            AutoencoderFixture.checkpoint(model),
-            config: AutoencoderFixture.config(model),
+            AutoencoderFixture.files(model),
             operators: operators
         )
         let dump = try Fixture.dump(name)
@@ -59,7 +59,7 @@ struct AutoencoderTests {
     func bandsDoNotChangeTheResult(model: String) throws {
         let operators = Operators(threads: 2)
         let autoencoder = try Autoencoder(
-            AutoencoderFixture.checkpoint(model),
+            AutoencoderFixture.files(model),
             operators: operators
         )
         for (height, width) in [(1, 1), (5, 3), (2, 6)] {
@@ -78,7 +78,7 @@ struct AutoencoderTests {
         let results = try [1, 2, 3].map { threads in
             let operators = Operators(threads: threads)
             let autoencoder = try Autoencoder(
-                AutoencoderFixture.checkpoint("head48"),
+                AutoencoderFixture.files("head48"),
                 operators: operators
             )
             return try Decoded(latent, autoencoder, operators).planes.elements
@@ -89,7 +89,7 @@ struct AutoencoderTests {
     /// The schedule makes every row of every stage exactly once, with its neighbours at hand.
     @Test(arguments: [1, 2, 3, 5, 8, 64, 1000])
     func bandsCoverEveryRowOnce(bandRows: Int) throws {
-        let config = try #require(try AutoencoderFixture.config("head16"))
+        let config = try AutoencoderFixture.files("head16").config
         let stages = config.rowStages(latentHeight: 7, latentWidth: 2)
         var ends = stages.map { _ in 0 }
         for band in BandSchedule(stages, bandRows: bandRows).bands {
@@ -132,7 +132,7 @@ struct AutoencoderTests {
     @Test func reportsProgress() throws {
         let operators = Operators(threads: 1)
         let autoencoder = try Autoencoder(
-            AutoencoderFixture.checkpoint("head16"),
+            AutoencoderFixture.files("head16"),
             operators: operators
         )
         var shares: [Double] = []
@@ -150,31 +150,47 @@ struct AutoencoderTests {
 
     @Test(arguments: [1, 3, 6, 9])
     func stopsWhenAskedTo(after parts: Int) throws {
-        let operators = Operators(threads: 1)
+        let flag = Flag()
+        let operators = Operators(threads: 1, isCancelled: { flag.isSet })
         let autoencoder = try Autoencoder(
-            AutoencoderFixture.checkpoint("head16"),
+            AutoencoderFixture.files("head16"),
             operators: operators
         )
-        var asked = 0
+        var reports = 0
         #expect(throws: GenerationError.cancelled) {
             try Decoded(
                 randomLatent(4, 4),
                 autoencoder,
                 operators,
                 bandRows: 5,
-                isCancelled: {
-                    asked += 1
-                    return asked == parts
+                progress: { _ in
+                    reports += 1
+                    if reports == parts { flag.set() }
                 }
             )
         }
-        #expect(asked == parts)
+        #expect(reports == parts)
+    }
+
+    /// Cancelled operators leave anything behind, so that must not count as a fault.
+    @Test func cancellingComesBeforeNumbersThatAreNotFinite() throws {
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.files("head16"),
+            operators: Operators(threads: 1)
+        )
+        let latent = randomLatent(4, 4)
+        latent.write(latent.elements.map { _ in .nan })
+        let cancelled = Operators(threads: 1, isCancelled: { true })
+        #expect(throws: GenerationError.cancelled) { try Decoded(latent, autoencoder, cancelled) }
     }
 
     @Test func namesWhereNumbersAreNotFinite() throws {
         let operators = Operators(threads: 1)
         let checkpoint = try AutoencoderFixture.checkpoint("head16")
-        let autoencoder = try Autoencoder(checkpoint, operators: operators)
+        let autoencoder = try Autoencoder(
+            AutoencoderFixture.files("head16"),
+            operators: operators
+        )
         let latent = randomLatent(4, 4)
         var elements = latent.elements
         elements[5] = .nan
@@ -186,7 +202,7 @@ struct AutoencoderTests {
         let path = folder.file("vae.safetensors")
         func failure(_ name: String) throws -> GenerationError? {
             try AutoencoderFixture.write(checkpoint, to: path, replacing: [name: .infinity])
-            let broken = try Autoencoder(Checkpoint(path: path), operators: operators)
+            let broken = try Autoencoder(AutoencoderFiles(path: path), operators: operators)
             return #expect(throws: GenerationError.self) {
                 try Decoded(randomLatent(4, 4), broken, operators, bandRows: 10)
             }
@@ -200,6 +216,15 @@ struct AutoencoderTests {
                 == .notFinite(stage: "autoencoder", place: "rows 0–9")
         )
     }
+}
+
+/// A wish to stop that threads share.
+private final class Flag: Sendable {
+    private let state = Atomic(false)
+
+    var isSet: Bool { state.load(ordering: .relaxed) }
+
+    func set() { state.store(true, ordering: .relaxed) }
 }
 
 /// The pictures of a tensor that has an axis for them only if there are several.

@@ -67,15 +67,4 @@ struct ParityTests {
         #expect(tokenizer.path == file.path)
         #expect(tokenizer.encode("a fox") == (try Fixture.tokenizer().encode("a fox")))
     }
-
-    @Test func findsTokensByName() throws {
-        let tokenizer = try Fixture.tokenizer()
-        #expect(tokenizer.id(of: "<|im_end|>") == 2002)
-        #expect(
-            tokenizer.encode("the image") == [
-                try #require(tokenizer.id(of: "the")), try #require(tokenizer.id(of: "Ġimage")),
-            ]
-        )
-        #expect(tokenizer.id(of: "no such token") == nil)
-    }
 }

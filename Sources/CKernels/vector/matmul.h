@@ -8,14 +8,23 @@ enum {
     row_block = 32 * ROWS,
 };
 
-/// Packs `count` elements of k of `rows` rows into panels [k][ROWS]; missing rows are zero.
-INLINE void pack_row_panel(float *packed, const float *x, size_t stride, size_t rows,
-                           size_t count) {
-    for (size_t row = 0; row < ROWS; row++)
-        if (row < rows)
-            for (size_t i = 0; i < count; i++) packed[i * ROWS + row] = x[row * stride + i];
-        else
-            for (size_t i = 0; i < count; i++) packed[i * ROWS + row] = 0;
+_Static_assert(ROWS <= LANES, "a panel's rows fit in a vector");
+
+/// Packs `count` elements of each of ROWS rows into a panel [count][ROWS]; a row that is NULL is
+/// zero.
+INLINE void pack_panel(float *packed, const float *const rows[ROWS], size_t count) {
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        vector v[LANES] = {};
+        UNROLL for (size_t row = 0; row < ROWS; row++)
+            if (rows[row]) v[row] = load(rows[row] + i);
+        transpose(v);
+        UNROLL for (size_t c = 0; c < LANES; c++)
+            memcpy(packed + (i + c) * ROWS, &v[c], ROWS * sizeof *packed);
+    }
+    for (; i < count; i++)
+        for (size_t row = 0; row < ROWS; row++)
+            packed[i * ROWS + row] = rows[row] ? rows[row][i] : 0;
 }
 
 static void pack_rows(float *packed, const float *x, size_t stride, size_t rows, size_t k,
@@ -23,38 +32,51 @@ static void pack_rows(float *packed, const float *x, size_t stride, size_t rows,
     for (size_t block = 0; block < k; block += k_block) {
         size_t count = smaller(k_block, k - block);
         for (size_t panel = first_panel; panel < end_panel; panel++) {
-            size_t row = panel * ROWS;
-            pack_row_panel(packed + block * panels * ROWS + row * count, x + row * stride + block,
-                           stride, smaller(ROWS, rows - row), count);
+            const float *sources[ROWS];
+            for (size_t r = 0; r < ROWS; r++) {
+                size_t row = panel * ROWS + r;
+                sources[r] = row < rows ? x + row * stride + block : NULL;
+            }
+            pack_panel(packed + (block * panels + panel * count) * ROWS, sources, count);
         }
     }
 }
 
-/// Widens and packs k elements first ..< first + count of `columns` rows of w into panels
+/// Widens elements first ..< first + count of up to LANES rows of w, from row `column` on, and
+/// writes them as columns of a panel [count][column_panel]; missing ones are zero.
+INLINE void pack_columns(float *packed, const void *w, weight_type type, size_t stride,
+                         size_t column, size_t columns, size_t first, size_t count) {
+    size_t i = 0;
+    for (; columns >= LANES && i + LANES <= count; i += LANES) {
+        vector v[LANES];
+        UNROLL for (size_t c = 0; c < LANES; c++)
+            v[c] = load_widened(weight_row(w, type, column + c, stride), type, first + i);
+        transpose(v);
+        UNROLL for (size_t c = 0; c < LANES; c++) store(packed + (i + c) * column_panel, v[c]);
+    }
+    for (; i < count; i++)
+        for (size_t c = 0; c < LANES; c++)
+            packed[i * column_panel + c] =
+                c < columns ? widened(w, type, (column + c) * stride + first + i) : 0;
+}
+
+/// Widens and packs elements first ..< first + count of `columns` rows of w into panels
 /// [count][column_panel]; missing columns are zero.
 static void pack_weight_block(float *packed, const void *w, weight_type type, size_t stride,
                               size_t columns, size_t first, size_t count) {
     for (size_t column = 0; column < columns; column += column_panel, packed += column_panel * count)
-        for (size_t c = 0; c < column_panel; c++) {
-            float *target = packed + c;
-            if (column + c >= columns) {
-                for (size_t i = 0; i < count; i++) target[i * column_panel] = 0;
-                continue;
-            }
-            const void *row = weight_row(w, type, column + c, stride);
-            const float *floats = (const float *)row + first;
-            const uint16_t *halves = (const uint16_t *)row + first;
+        for (size_t c = 0; c < column_panel; c += LANES) {
+            size_t rest = column + c < columns ? columns - column - c : 0;
+            // One copy of the loop for each type.
             switch (type) {
             case weight_float32:
-                for (size_t i = 0; i < count; i++) target[i * column_panel] = floats[i];
+                pack_columns(packed + c, w, weight_float32, stride, column + c, rest, first, count);
                 break;
             case weight_float16:
-                for (size_t i = 0; i < count; i++)
-                    target[i * column_panel] = widened_half(halves[i]);
+                pack_columns(packed + c, w, weight_float16, stride, column + c, rest, first, count);
                 break;
             case weight_bfloat16:
-                for (size_t i = 0; i < count; i++)
-                    target[i * column_panel] = widened_bfloat(halves[i]);
+                pack_columns(packed + c, w, weight_bfloat16, stride, column + c, rest, first, count);
                 break;
             }
         }
@@ -137,19 +159,17 @@ static void linear(const linear_task *t, float *workspace) {
 static void gather_panel(float *panel, const convolution_task *t, size_t pixel, size_t pixels,
                          size_t first, size_t count) {
     size_t width = t->width * t->upsampling;
-    for (size_t r = 0; r < ROWS; r++) {
-        size_t row = (pixel + r) / width, column = (pixel + r) % width;
-        for (size_t i = 0; i < count;) {
-            size_t tap = (first + i) / t->channels, channel = (first + i) % t->channels;
-            size_t length = smaller(t->channels - channel, count - i);
+    for (size_t i = 0; i < count;) {
+        size_t tap = (first + i) / t->channels, channel = (first + i) % t->channels;
+        size_t length = smaller(t->channels - channel, count - i);
+        const float *sources[ROWS];
+        for (size_t r = 0; r < ROWS; r++) {
+            size_t row = (pixel + r) / width, column = (pixel + r) % width;
             const float *source = r < pixels ? tap_source(t, row, column, tap) : NULL;
-            float *target = panel + i * ROWS + r;
-            if (source)
-                for (size_t c = 0; c < length; c++) target[c * ROWS] = source[channel + c];
-            else
-                for (size_t c = 0; c < length; c++) target[c * ROWS] = 0;
-            i += length;
+            sources[r] = source ? source + channel : NULL;
         }
+        pack_panel(panel + i * ROWS, sources, length);
+        i += length;
     }
 }
 

@@ -9,6 +9,7 @@
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
 typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -48,6 +49,43 @@ INLINE vector keep(integers mask, vector v) { return (vector)(mask & (integers)v
 /// a where `mask` is set, else b.
 INLINE vector pick(integers mask, vector a, vector b) {
     return (vector)((mask & (integers)a) | (~mask & (integers)b));
+}
+
+/// LANES elements from `index` on of a row of weights, widened; exact.
+INLINE vector load_widened(const void *row, weight_type type, size_t index) {
+    if (type == weight_float32) return load((const float *)row + index);
+    halves narrow;
+    memcpy(&narrow, (const uint16_t *)row + index, sizeof narrow);
+    integers bits = __builtin_convertvector(narrow, integers);
+    if (type == weight_bfloat16) return (vector)(bits << 16);
+    // As `widened_half` does.
+    integers magnitude = bits & 0x7fff;
+    vector special = (vector)(0x7f800000 | (magnitude & 0x3ff) << 13);
+    vector value = pick(magnitude >= 0x7c00, special, (vector)(magnitude << 13) * 0x1p112f);
+    return (vector)((integers)value | (bits & 0x8000) << 16);
+}
+
+#if LANES == 16
+#define SHUFFLE_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SHUFFLE_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define SHUFFLE_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define SHUFFLE_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define SHUFFLE_LOW 0, 4, 1, 5
+#define SHUFFLE_HIGH 2, 6, 3, 7
+#endif
+
+/// Lane j of v[i] becomes lane i of v[j]: shuffled like a deck of cards log2(LANES) times.
+INLINE void transpose(vector v[LANES]) {
+    UNROLL for (size_t width = 1; width < LANES; width *= 2) {
+        vector next[LANES];
+        UNROLL for (size_t i = 0; i < LANES / 2; i++) {
+            next[2 * i] = __builtin_shufflevector(v[i], v[i + LANES / 2], SHUFFLE_LOW);
+            next[2 * i + 1] = __builtin_shufflevector(v[i], v[i + LANES / 2], SHUFFLE_HIGH);
+        }
+        UNROLL for (size_t i = 0; i < LANES; i++) v[i] = next[i];
+    }
 }
 
 /// Sum of the lanes, always in the same order.

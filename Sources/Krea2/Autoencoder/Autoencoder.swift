@@ -19,24 +19,16 @@ struct Autoencoder: Sendable {
     /// Reads the decoder; float32 copies of its weights are made, the files are not needed later.
     ///
     /// - Parameters:
-    ///   - checkpoint: Tensors under diffusers' or Wan's names; they may share a prefix.
-    ///   - config: What `config.json` says; nil takes sizes from the tensors' shapes and the
-    ///     statistics of the released autoencoders.
+    ///   - files: The opened files.
     ///   - operators: Owner of the kernels that will run it.
-    /// - Throws: `.unfit` with every tensor that is not as expected, `.damaged` where the sizes
-    ///   are not supported.
-    init(
-        _ checkpoint: Checkpoint,
-        config: AutoencoderConfig? = nil,
-        operators: Operators
-    ) throws(CheckpointError) {
-        let (tensors, names) = AutoencoderNames.recognise(checkpoint)
-        let config =
-            if let config { config } else { try AutoencoderConfig(shapesOf: tensors, names) }
-        self.config = config
-        weights = try AutoencoderWeights(tensors, config, names, operators)
+    /// - Throws: `.unfit` with every tensor that is not as expected; `.changed` where the files are
+    ///   not those that were opened.
+    init(_ files: AutoencoderFiles, operators: Operators) throws(CheckpointError) {
+        config = files.config
+        weights = try AutoencoderWeights(files, operators)
         deviation = Tensor(config.latentDeviation, shape: [config.latentChannels])
         mean = Tensor(config.latentMean, shape: [config.latentChannels])
+        try files.checkpoint.checkUnchanged()
     }
 
     /// Decodes one latent, from top to bottom in bands of rows.
@@ -47,61 +39,64 @@ struct Autoencoder: Sendable {
     ///   - latent: As the transformer makes it: `[latentChannels, h, w]`.
     ///   - scratch: Buffers for this size; `scratch.latent` holds the de-normalised latent later.
     ///   - operators: Those given to `init`, or others with the same kernels.
-    ///   - isCancelled: Asked between bands and between parts of the middle block.
     ///   - progress: Receives the share of the work that is done, 0 to 1.
     ///   - onRows: Receives `[rows, 8w, 3]` from -1 to 1, valid during the call.
-    /// - Throws: `.notFinite` or `.cancelled`.
+    /// - Throws: `.cancelled` or `.notFinite`, in this order, since cancelled operators leave
+    ///   anything behind.
     func decode(
         _ latent: Tensor,
         _ scratch: AutoencoderScratch,
         operators: Operators,
-        isCancelled: () -> Bool = { false },
         progress: (Double) -> Void = { _ in },
         onRows: (ImageRows) -> Void
     ) throws(GenerationError) {
         let (height, width) = (scratch.stream.shape[0], scratch.stream.shape[1])
         let cost = config.multiplications(scratch.stages, height, width)
         var done = 0.0
-        func finished(_ multiplications: Double) throws(GenerationError) {
+        func check(
+            _ x: Tensor,
+            _ place: String,
+            _ multiplications: Double
+        ) throws(GenerationError) {
+            if operators.isCancelled() { throw .cancelled }
+            guard operators.isFinite(x) else {
+                throw .notFinite(stage: "autoencoder", place: place)
+            }
             done += multiplications
             progress(min(1, done / (cost.whole + cost.banded)))
-            if isCancelled() { throw .cancelled }
         }
         operators.scalePlanes(latent, by: deviation, plus: mean, into: scratch.latent)
 
-        try decodeMiddle(scratch, operators, finished)
-        try decodeFirstBlocks(scratch, operators, finished)
+        try decodeMiddle(scratch, operators, check)
+        try decodeFirstBlocks(scratch, operators, check)
 
         let bands = scratch.schedule.bands
         for band in bands {
             let rows = decodeBand(band, scratch, operators)
             let (first, count) = (rows.firstRow, rows.tensor.rows)
-            guard operators.isFinite(rows.tensor) else {
-                throw notFinite("rows \(first)–\(first + count - 1)")
-            }
+            let place = "rows \(first)–\(first + count - 1)"
+            try check(rows.tensor, place, cost.banded / Double(bands.count))
             operators.clampToUnit(rows.tensor)
             onRows(rows)
-            try finished(cost.banded / Double(bands.count))
         }
-    }
-
-    private func notFinite(_ place: String) -> GenerationError {
-        .notFinite(stage: "autoencoder", place: place)
     }
 }
 
 // MARK: At the latent's resolution
 
 extension Autoencoder {
+    /// Asks about a part's result, its place, and the multiplications it took.
+    private typealias Check = (Tensor, String, Double) throws(GenerationError) -> Void
+
     /// From the de-normalised latent to the end of the middle block.
     private func decodeMiddle(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ finished: (Double) throws(GenerationError) -> Void
+        _ check: Check
     ) throws(GenerationError) {
         let (x, buffers) = (scratch.stream, scratch.middle)
         let (height, width, channels) = (x.shape[0], x.shape[1], config.latentChannels)
-        let pixels = height * width
+        let (pixels, place) = (height * width, "middle block")
         let latent = buffers.0.start([pixels, channels])
         let mixed = buffers.1.start([pixels, channels])
 
@@ -118,31 +113,31 @@ extension Autoencoder {
             rows: 0..<height,
             into: x
         )
-        try finished(config.inputMultiplications * Double(pixels))
+        try check(x, place, config.inputMultiplications * Double(pixels))
 
         weights.middle.before.forwardWhole(x, buffers, operators)
-        try finished(config.residualMultiplications * Double(pixels))
+        try check(x, place, config.residualMultiplications * Double(pixels))
         try weights.middle.attention.forward(x, scratch, operators) {
             rows throws(GenerationError) in
-            try finished(config.attentionMultiplications(pixels: pixels) * Double(rows))
+            let cost = config.attentionMultiplications(pixels: pixels)
+            try check(rows, place, cost * Double(rows.rows))
         }
         weights.middle.after.forwardWhole(x, buffers, operators)
-        guard operators.isFinite(x) else { throw notFinite("middle block") }
-        try finished(config.residualMultiplications * Double(pixels))
+        try check(x, place, config.residualMultiplications * Double(pixels))
     }
 
     /// The residual blocks of the first up block.
     private func decodeFirstBlocks(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ finished: (Double) throws(GenerationError) -> Void
+        _ check: Check
     ) throws(GenerationError) {
         let x = scratch.stream
         for block in weights.firstBlocks {
             block.forwardWhole(x, scratch.middle, operators)
-            try finished(config.residualMultiplications * Double(x.shape[0] * x.shape[1]))
+            let pixels = Double(x.shape[0] * x.shape[1])
+            try check(x, "up block 0", config.residualMultiplications * pixels)
         }
-        guard operators.isFinite(x) else { throw notFinite("up block 0") }
     }
 }
 

@@ -95,13 +95,13 @@ extension PixelAttention {
     ///   - x: `[height, width, channels]`, updated in place.
     ///   - scratch: Buffers.
     ///   - operators: Arithmetic.
-    ///   - finished: Called for every group of pixels that is done, with its number of pixels.
+    ///   - finished: Called with every group of pixels that is done: `[pixels, channels]`.
     /// - Throws: What `finished` throws.
     func forward(
         _ x: Tensor,
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ finished: (Int) throws(GenerationError) -> Void
+        _ finished: (Tensor) throws(GenerationError) -> Void
     ) throws(GenerationError) {
         let (pixels, channels) = (x.shape[0] * x.shape[1], x.shape[2])
         let x = x.reshaped(pixels, channels)
@@ -132,7 +132,7 @@ extension PixelAttention {
                 into: x.rows(rows),
                 adding: true
             )
-            try finished(rows.count)
+            try finished(x.rows(rows))
         }
     }
 }

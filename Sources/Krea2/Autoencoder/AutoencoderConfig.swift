@@ -1,6 +1,5 @@
 import Checkpoints
 import Compute
-import JSON
 
 /// Sizes of the autoencoder and the statistics of its latents.
 ///
@@ -73,124 +72,78 @@ extension AutoencoderConfig {
     }
 }
 
-// MARK: Configuration file
+// MARK: Reading
 
 extension AutoencoderConfig {
-    /// Reads a diffusers configuration.
+    /// Takes sizes from `config.json` where there is one, and from the tensors' shapes.
     ///
     /// - Parameters:
-    ///   - bytes: Contents of `vae/config.json`.
-    ///   - path: Where they come from, for errors.
-    /// - Throws: `.damaged` for what is no JSON, for fields that are missing or out of range, and
-    ///   for autoencoders of another structure.
-    init(json bytes: [UInt8], path: String) throws(CheckpointError) {
-        let file = try ConfigFields(bytes, path: path)
-        let most = Self.channelRange.upperBound
-        let width = try file.integer("base_dim", in: 1...most)
-        let multipliers = try file.integers("dim_mult", count: Self.resolutions)
-        let latentChannels = try file.integer("z_dim", in: 1...most)
-        try file.requireEmpty("attn_scales")
-        let channels = multipliers.map { $0.multipliedReportingOverflow(by: width) }
-        guard channels.allSatisfy({ !$0.overflow && Self.channelRange ~= $0.partialValue }) else {
-            throw file.damaged(
-                "\"dim_mult\" \(multipliers) for \"base_dim\" \(width)",
-                "\(Self.channelRange.lowerBound) to \(most) channels in all blocks"
+    ///   - checkpoint: The autoencoder's tensors.
+    ///   - names: Their layout.
+    ///   - file: `config.json`; nil when there is none.
+    /// - Throws: When a size is in neither or beyond what is supported, and when nothing tells the
+    ///   statistics of the latents.
+    init(
+        _ checkpoint: Checkpoint,
+        _ names: AutoencoderNames,
+        _ file: ConfigurationFile?
+    ) throws(CheckpointError) {
+        let sizes = SizeReader(checkpoint, file, rename: names.stored)
+        latentChannels = try sizes.read("z_dim", or: "post_quant_conv.weight", 0)
+        channels = try Self.channels(sizes, file)
+        residualBlocks =
+            try file?.integer("num_res_blocks", in: 1...Self.mostResidualBlocks)
+            ?? names.residualBlocks
+        let mean = try file?.floats("latents_mean", count: latentChannels)
+        let deviation = try file?.floats("latents_std", count: latentChannels)
+        latentMean = mean ?? Self.releasedMean
+        latentDeviation = deviation ?? Self.releasedDeviation
+        try check(file, file?.path ?? checkpoint.path)
+    }
+
+    /// Channels at each resolution, the picture's own first.
+    private static func channels(
+        _ sizes: SizeReader,
+        _ file: ConfigurationFile?
+    ) throws(CheckpointError) -> [Int] {
+        if let width = try file?.integer("base_dim"),
+            let multipliers = try file?.integers("dim_mult")
+        {
+            return multipliers.map { $0 * width }
+        }
+        var channels: [Int] = []
+        for block in (0..<resolutions).reversed() {
+            let tensor = "decoder.up_blocks.\(block).resnets.0.conv1.weight"
+            channels.append(try sizes.length(tensor, 0))
+        }
+        return channels
+    }
+
+    private func check(_ file: ConfigurationFile?, _ path: String) throws(CheckpointError) {
+        func damaged(_ found: String, _ expected: String) -> CheckpointError {
+            .damaged(path: path, tensor: nil, found: found, expected: expected)
+        }
+        let range = Self.channelRange
+        guard channels.count == Self.resolutions, channels.allSatisfy(range.contains) else {
+            throw damaged(
+                "blocks of \(channels) channels",
+                "\(Self.resolutions) of \(range.lowerBound) to \(range.upperBound) channels"
             )
         }
-        self.channels = channels.map(\.partialValue)
-        self.latentChannels = latentChannels
-        residualBlocks = try file.integer("num_res_blocks", in: 1...Self.mostResidualBlocks)
-        latentMean = try file.floats("latents_mean", count: latentChannels)
-        latentDeviation = try file.floats("latents_std", count: latentChannels)
+        guard latentChannels <= range.upperBound else {
+            throw damaged("\(latentChannels) latent channels", "at most \(range.upperBound)")
+        }
+        guard latentMean.count == latentChannels, latentDeviation.count == latentChannels else {
+            throw damaged(
+                "\(latentChannels) latent channels without \"latents_mean\" and \"latents_std\"",
+                "\(Self.releasedMean.count) channels, whose statistics are known"
+            )
+        }
         guard latentDeviation.allSatisfy({ $0 > 0 }) else {
-            throw file.damaged("\"latents_std\" with a number of 0 or less", "numbers above 0")
+            throw damaged("\"latents_std\" with a number of 0 or less", "numbers above 0")
         }
-    }
-}
-
-/// The members of a configuration file's object.
-private struct ConfigFields {
-    private let members: [String: JSONValue]
-    private let path: String
-
-    init(_ bytes: [UInt8], path: String) throws(CheckpointError) {
-        self.path = path
-        let value: JSONValue
-        do throws(JSONParser.Failure) {
-            value = try JSONParser.parse(bytes)
-        } catch {
-            throw .damaged(
-                path: path,
-                tensor: nil,
-                found: "\(error.problem) at byte \(error.position)",
-                expected: "JSON"
-            )
+        if let file, let scales = try file.array("attn_scales"), !scales.isEmpty {
+            throw file.mismatch("attn_scales", "an empty list")
         }
-        guard case .object(let members) = value else {
-            throw .damaged(
-                path: path,
-                tensor: nil,
-                found: "another JSON value",
-                expected: "an object"
-            )
-        }
-        self.members = members
-    }
-
-    func damaged(_ found: String, _ expected: String) -> CheckpointError {
-        .damaged(path: path, tensor: nil, found: found, expected: expected)
-    }
-
-    func integer(_ name: String, in range: ClosedRange<Int>) throws(CheckpointError) -> Int {
-        let expected = "a whole number from \(range.lowerBound) to \(range.upperBound)"
-        guard let value = members[name] else { throw damaged("no \"\(name)\"", expected) }
-        guard case .integer(let integer) = value, range.contains(integer) else {
-            throw damaged("another \"\(name)\"", expected)
-        }
-        return integer
-    }
-
-    func integers(_ name: String, count: Int) throws(CheckpointError) -> [Int] {
-        try array(name, count: count, of: "whole numbers") { value in
-            if case .integer(let integer) = value { integer } else { nil }
-        }
-    }
-
-    /// Finite numbers.
-    func floats(_ name: String, count: Int) throws(CheckpointError) -> [Float] {
-        try array(name, count: count, of: "numbers") { value in
-            let number: Float? =
-                switch value {
-                case .integer(let integer): Float(integer)
-                case .number(let number): Float(number)
-                default: nil
-                }
-            return number.flatMap { $0.isFinite ? $0 : nil }
-        }
-    }
-
-    /// Accepts an empty array, or nothing.
-    func requireEmpty(_ name: String) throws(CheckpointError) {
-        guard members[name] == nil || members[name] == .array([]) else {
-            throw damaged("a \"\(name)\" that is not empty", "[]")
-        }
-    }
-
-    private func array<Element>(
-        _ name: String,
-        count: Int,
-        of kind: String,
-        _ element: (JSONValue) -> Element?
-    ) throws(CheckpointError) -> [Element] {
-        let expected = "\(count) \(kind)"
-        guard let value = members[name] else { throw damaged("no \"\(name)\"", expected) }
-        guard case .array(let values) = value else {
-            throw damaged("another \"\(name)\"", expected)
-        }
-        let elements = values.compactMap(element)
-        guard values.count == count, elements.count == count else {
-            throw damaged("another \"\(name)\"", expected)
-        }
-        return elements
     }
 }

@@ -1,24 +1,26 @@
 import Checkpoints
-import FoundationEssentials
 
-/// The opened files of the autoencoder, and its sizes.
+/// The opened files of the autoencoder: its tensors, their naming, and its sizes.
 struct AutoencoderFiles {
+    /// Tensors under the names of `names`, without what stands before them.
     let checkpoint: Checkpoint
+    let names: AutoencoderNames
     let config: AutoencoderConfig
 
     /// Opens a folder, an index or a file.
     ///
-    /// - Parameter path: A folder may hold a `config.json`; single files have none.
+    /// - Parameter path: There may be a `config.json`; ComfyUI's single files have none.
     /// - Throws: When it is not a Qwen-Image autoencoder, or its sizes are not supported.
     init(path: String) throws(CheckpointError) {
-        checkpoint = try Checkpoint(path: path)
-        let configPath = path + "/config.json"
-        if let bytes = FileManager.default.contents(atPath: configPath) {
-            config = try AutoencoderConfig(json: [UInt8](bytes), path: configPath)
-        } else {
-            let (tensors, names) = AutoencoderNames.recognise(checkpoint)
-            config = try AutoencoderConfig(shapesOf: tensors, names)
-        }
+        let checkpoint = try Checkpoint(path: path)
+        let file = try ConfigurationFile(beside: path, className: "AutoencoderKLQwenImage")
+        try self.init(checkpoint, file)
+    }
+
+    /// Takes tensors with their settings.
+    init(_ checkpoint: Checkpoint, _ file: ConfigurationFile?) throws(CheckpointError) {
+        (names, self.checkpoint) = try AutoencoderNames.recognise(checkpoint)
+        config = try AutoencoderConfig(self.checkpoint, names, file)
     }
 
     /// Bytes of the float32 copies that the decoder makes, from shapes alone; padding is left out.

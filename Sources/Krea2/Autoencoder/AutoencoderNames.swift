@@ -83,34 +83,29 @@ extension AutoencoderNames {
     ///
     /// - Parameter checkpoint: Tensors of an autoencoder, perhaps with others, under names that
     ///   share a prefix such as `first_stage_model.`.
-    /// - Returns: The autoencoder's tensors and their layout. Where there are none, everything with
-    ///   diffusers' layout, so that errors give those names.
-    static func recognise(_ checkpoint: Checkpoint) -> (Checkpoint, AutoencoderNames) {
+    /// - Returns: The layout, and the autoencoder's tensors without the prefix.
+    /// - Throws: When it is not such an autoencoder.
+    static func recognise(
+        _ checkpoint: Checkpoint
+    ) throws(CheckpointError) -> (AutoencoderNames, Checkpoint) {
         let marks: [(Layout, [String])] = [
             (.diffusers, ["decoder.conv_in.weight", "decoder.conv_out.weight"]),
             (.wan, ["decoder.middle.0.residual.0.gamma", "decoder.conv1.weight"]),
         ]
         for (layout, names) in marks {
             for name in names {
-                guard let prefix = prefix(of: name, in: checkpoint) else { continue }
+                guard let prefix = checkpoint.prefixes(of: name).first else { continue }
                 let tensors = checkpoint.strippingPrefix(prefix)
-                return (
-                    tensors,
-                    AutoencoderNames(
-                        layout: layout,
-                        residualBlocks: residualBlocks(layout, tensors)
-                    )
-                )
+                let blocks = residualBlocks(layout, tensors)
+                return (AutoencoderNames(layout: layout, residualBlocks: blocks), tensors)
             }
         }
-        return (checkpoint, AutoencoderNames(layout: .diffusers, residualBlocks: 2))
-    }
-
-    /// The shortest prefix that makes `name` a tensor of the checkpoint.
-    private static func prefix(of name: String, in checkpoint: Checkpoint) -> String? {
-        checkpoint.names.filter { $0.hasSuffix(name) }.map { String($0.dropLast(name.count)) }
-            .filter { $0.isEmpty || $0.hasSuffix(".") }
-            .min { ($0.utf8.count, $0) < ($1.utf8.count, $1) }
+        throw .damaged(
+            path: checkpoint.path,
+            tensor: nil,
+            found: "neither decoder.conv_in.weight nor Wan's names",
+            expected: "a Qwen-Image or Wan 2.1 autoencoder"
+        )
     }
 
     /// What the place of the first upsampling, or the number of blocks before it, says.
@@ -126,70 +121,5 @@ extension AutoencoderNames {
         let last = layout == .wan ? places.min().map { $0 - 1 } : places.max()
         let usual = 2
         return min(max(last ?? usual, 1), AutoencoderConfig.mostResidualBlocks)
-    }
-}
-
-// MARK: Sizes
-
-extension AutoencoderConfig {
-    /// Takes the sizes from the tensors' shapes and the statistics of the released autoencoders.
-    ///
-    /// - Parameters:
-    ///   - checkpoint: The autoencoder's tensors.
-    ///   - names: Their layout.
-    /// - Throws: `.damaged` where the sizes are beyond what is supported, or the statistics do not
-    ///   fit the latent's channels.
-    init(shapesOf checkpoint: Checkpoint, _ names: AutoencoderNames) throws(CheckpointError) {
-        /// What most of the given axes agree on, so that one misshapen tensor does not decide.
-        func size(_ places: [(name: String, axis: Int)], else usual: Int) -> Int {
-            let sizes = places.compactMap { place -> Int? in
-                guard let shape = checkpoint.record(names.stored(place.name))?.shape else {
-                    return nil
-                }
-                return place.axis < shape.count ? shape[place.axis] : nil
-            }
-            let counts = Dictionary(grouping: sizes) { $0 }.mapValues(\.count)
-            return counts.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key ?? usual
-        }
-
-        let usualChannels = [384, 384, 192, 96]
-        let channels = (0..<Self.resolutions).reversed().map { block in
-            let first = "decoder.up_blocks.\(block).resnets.0"
-            return size(
-                [
-                    (first + ".conv1.weight", 0), (first + ".conv1.bias", 0),
-                    (first + ".norm2.gamma", 0), (first + ".conv2.weight", 0),
-                    (first + ".conv2.bias", 0),
-                ],
-                else: usualChannels[block]
-            )
-        }
-        for channels in channels where !Self.channelRange.contains(channels) {
-            throw .damaged(
-                path: checkpoint.path,
-                tensor: nil,
-                found: "autoencoder blocks of \(channels) channels",
-                expected: "\(Self.channelRange.lowerBound) to \(Self.channelRange.upperBound)"
-            )
-        }
-        latentChannels = size(
-            [
-                ("post_quant_conv.weight", 0), ("post_quant_conv.weight", 1),
-                ("post_quant_conv.bias", 0), ("decoder.conv_in.weight", 1),
-            ],
-            else: Self.releasedMean.count
-        )
-        guard latentChannels == Self.releasedMean.count else {
-            throw .damaged(
-                path: checkpoint.path,
-                tensor: nil,
-                found: "an autoencoder of \(latentChannels) latent channels without config.json",
-                expected: "\(Self.releasedMean.count) channels, whose statistics are known"
-            )
-        }
-        self.channels = channels
-        residualBlocks = names.residualBlocks
-        latentMean = Self.releasedMean
-        latentDeviation = Self.releasedDeviation
     }
 }

@@ -64,19 +64,26 @@ extension AutoencoderWeights {
     /// Reads and packs the decoder.
     ///
     /// - Parameters:
-    ///   - checkpoint: The autoencoder's tensors, under the names that `names` says.
-    ///   - config: Sizes.
-    ///   - names: Layout of the names.
+    ///   - files: The opened files.
     ///   - operators: Owner of the kernels that will run the convolutions.
     /// - Throws: `.unfit` with every missing, surplus, misshapen and mistyped tensor.
-    init(
-        _ checkpoint: Checkpoint,
-        _ config: AutoencoderConfig,
-        _ names: AutoencoderNames,
-        _ operators: Operators
-    ) throws(CheckpointError) {
-        let reader = WeightReader(checkpoint) { names.stored($0) }
-        let loader = Loader(checkpoint: checkpoint, reader: reader, operators: operators)
+    init(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
+        try self.init(files, Loader(files, operators, isReading: true))
+    }
+
+    /// Checks names, shapes and types of all tensors, and reads no element.
+    ///
+    /// - Parameters:
+    ///   - files: The opened files.
+    ///   - operators: As for `init`.
+    /// - Throws: As `init`.
+    static func check(_ files: AutoencoderFiles, _ operators: Operators) throws(CheckpointError) {
+        _ = try AutoencoderWeights(files, Loader(files, operators, isReading: false))
+    }
+
+    /// Goes through all tensors; without reading them, the result only has the right structure.
+    private init(_ files: AutoencoderFiles, _ loader: Loader) throws(CheckpointError) {
+        let config = files.config
         let decoder = loader.scoped("decoder.")
         let middleChannels = config.middleChannels
         afterQuantisation = loader.pointwise(
@@ -129,7 +136,7 @@ extension AutoencoderWeights {
         )
         self.firstBlocks = firstBlocks
         self.stages = stages
-        try reader.finish { names.isUnused($0) }
+        try loader.reader.finish { files.names.isUnused($0) }
     }
 }
 
@@ -138,16 +145,29 @@ extension AutoencoderWeights {
 /// Reads parts by their names in a scope.
 private struct Loader {
     let checkpoint: Checkpoint
-    let reader: WeightReader
+    private(set) var reader: WeightReader
     let operators: Operators
+    /// Whether elements are wanted, and not only what is wrong with the tensors.
+    let isReading: Bool
+
+    init(_ files: AutoencoderFiles, _ operators: Operators, isReading: Bool) {
+        let names = files.names
+        checkpoint = files.checkpoint
+        reader = WeightReader(files.checkpoint) { names.stored($0) }
+        self.operators = operators
+        self.isReading = isReading
+    }
 
     func scoped(_ prefix: String) -> Loader {
-        Loader(checkpoint: checkpoint, reader: reader.scoped(prefix), operators: operators)
+        var scoped = self
+        scoped.reader = reader.scoped(prefix)
+        return scoped
     }
 
     /// A tensor in float32; afterwards the file's pages need not stay in memory.
     private func tensor(_ name: String, shape: [Int]) -> Tensor {
         let stored = reader.tensor(name, shape: shape)
+        guard isReading else { return stored }
         defer { checkpoint.release([stored]) }
         return converted(stored)
     }
@@ -168,7 +188,7 @@ private struct Loader {
         let shape = [output, input] + (frames.map { [$0] } ?? []) + [3, 3]
         let weight = reader.tensor(name + ".weight", shape: shape)
         let bias = tensor(name + ".bias", shape: [output])
-        guard reader.shape(name + ".weight") == shape else {
+        guard isReading, reader.shape(name + ".weight") == shape else {
             // The reader throws in the end; until then nothing large is made of sizes that the
             // file does not confirm.
             let nothing = Tensor(zeros: [1, 3, 3, 1])

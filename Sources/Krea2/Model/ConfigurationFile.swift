@@ -1,6 +1,6 @@
 import Checkpoints
-import FoundationEssentials
 import JSON
+import Tensors
 
 /// A JSON file of settings beside some weights, such as `transformer/config.json`.
 ///
@@ -10,7 +10,7 @@ struct ConfigurationFile {
     let path: String
     private let root: [String: JSONValue]
 
-    /// Largest value `integer` accepts; products of two stay far from overflow.
+    /// Largest whole number accepted; products of two stay far from overflow.
     static let largestInteger = 1 << 24
     private static let largestByteCount = 1 << 24
 
@@ -18,27 +18,42 @@ struct ConfigurationFile {
     ///
     /// - Throws: When it cannot be read or is not an object.
     init?(path: String) throws(CheckpointError) {
-        guard FileManager.default.fileExists(atPath: path) else { return nil }
-        guard let data = FileManager.default.contents(atPath: path),
-            data.count <= Self.largestByteCount
-        else {
-            throw .unreadable(path: path, reason: "not a readable file of at most 16 MiB")
-        }
-        let value: JSONValue
-        do {
-            value = try JSONParser.parse([UInt8](data))
+        guard let bytes = try Self.contents(of: path) else { return nil }
+        self.init(path: path, root: try jsonObject(bytes, path: path))
+    }
+
+    /// Reads the `config.json` of some weights; nil when there is none.
+    ///
+    /// - Parameters:
+    ///   - weights: A safetensors file, an index of shards, or a folder with either.
+    ///   - className: What `_class_name` must say beside a single file, whose folder may be another
+    ///     model's; nil for anything.
+    /// - Throws: When it cannot be read or is not an object.
+    init?(beside weights: String, className: String? = nil) throws(CheckpointError) {
+        let isFolder = PathText.kind(weights) == .folder
+        let folder = isFolder ? weights : PathText.parent(weights)
+        try self.init(path: PathText.inside(folder, "config.json"))
+        guard let className, !isFolder, weights.hasSuffix(".safetensors") else { return }
+        if root["_class_name"] != .string(className) { return nil }
+    }
+
+    /// The bytes of a file; nil when there is nothing at `path`.
+    ///
+    /// - Throws: `.unreadable`, also for what is no regular file or too large to be settings.
+    private static func contents(of path: String) throws(CheckpointError) -> [UInt8]? {
+        do throws(MappingError) {
+            let file = try MappedFile(path: path)
+            guard file.byteCount <= largestByteCount else {
+                throw .unreadable(path: path, reason: "it has more than 16 MiB")
+            }
+            return unsafe file.withBytes { unsafe [UInt8]($0) }
+        } catch .missing {
+            return nil
+        } catch .empty {
+            return []
         } catch {
-            throw .damaged(
-                path: path,
-                tensor: nil,
-                found: "\(error.problem) at byte \(error.position)",
-                expected: "JSON"
-            )
+            throw CheckpointError(error)
         }
-        guard case .object(let root) = value else {
-            throw .damaged(path: path, tensor: nil, found: "no object", expected: "a JSON object")
-        }
-        self.init(path: path, root: root)
     }
 
     private init(path: String, root: [String: JSONValue]) {
@@ -55,12 +70,16 @@ struct ConfigurationFile {
         }
     }
 
-    /// A whole number from 1 to `largestInteger`; nil when there is none.
-    func integer(_ key: String) throws(CheckpointError) -> Int? {
+    /// A whole number in `range`; nil when there is none.
+    func integer(
+        _ key: String,
+        in range: ClosedRange<Int> = 1...largestInteger
+    ) throws(CheckpointError) -> Int? {
         switch root[key] {
         case nil, .null: return nil
-        case .integer(let value) where (1...Self.largestInteger).contains(value): return value
-        default: throw mismatch(key, "a whole number from 1 to \(Self.largestInteger)")
+        case .integer(let value) where range.contains(value): return value
+        default:
+            throw mismatch(key, "a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
     }
 
@@ -76,13 +95,12 @@ struct ConfigurationFile {
         return integers
     }
 
-    /// Finite numbers; nil when there is no such list.
-    func numbers(_ key: String) throws(CheckpointError) -> [Double]? {
+    /// As many numbers as `count` says, rounded to float32; nil when there is no such list.
+    func floats(_ key: String, count: Int) throws(CheckpointError) -> [Float]? {
         guard let elements = try array(key) else { return nil }
-        var numbers: [Double] = []
-        for element in elements {
-            guard let value = Self.number(element) else { throw mismatch(key, "a list of numbers") }
-            numbers.append(value)
+        let numbers = elements.compactMap(Self.number).map { Float($0) }.filter(\.isFinite)
+        guard elements.count == count, numbers.count == count else {
+            throw mismatch(key, "\(count) numbers")
         }
         return numbers
     }
@@ -125,10 +143,16 @@ struct ConfigurationFile {
 
     /// The error for a value that is not what it should be.
     func mismatch(_ key: String, _ expected: String) -> CheckpointError {
-        .damaged(path: path, tensor: nil, found: "another value for \"\(key)\"", expected: expected)
+        .damaged(
+            path: path,
+            tensor: nil,
+            found: "\"\(key)\" \(root[key] ?? .null)",
+            expected: expected
+        )
     }
 
-    private func array(_ key: String) throws(CheckpointError) -> [JSONValue]? {
+    /// A list of at most 4096 values; nil when there is none.
+    func array(_ key: String) throws(CheckpointError) -> [JSONValue]? {
         switch root[key] {
         case nil, .null: return nil
         case .array(let elements) where elements.count <= 4096: return elements

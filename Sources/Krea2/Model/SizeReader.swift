@@ -6,6 +6,9 @@ struct SizeReader {
     private let file: ConfigurationFile?
     private let rename: (String) -> String
 
+    /// Most layers of one kind, every one of which is looked for; released models have up to 36.
+    private static let mostLayers = 1024
+
     /// Reads from `file` where it has a value, else from `checkpoint`.
     ///
     /// - Parameters:
@@ -30,7 +33,7 @@ struct SizeReader {
     ///   - axis: Its axis; negative ones count from the last.
     ///   - divisor: What the length is divided by.
     /// - Returns: The size, 1 or more unless the division gives 0.
-    /// - Throws: When neither tells.
+    /// - Throws: When neither tells, or the value is out of range.
     func read(
         _ key: String,
         or tensor: String,
@@ -42,22 +45,31 @@ struct SizeReader {
     }
 
     /// The value of `key`, or else how many different numbers follow `prefix` in tensors' names.
+    ///
+    /// - Throws: When there are more than `mostLayers`.
     func count(_ key: String, or prefix: String) throws(CheckpointError) -> Int {
-        if let value = try file?.integer(key) { return value }
-        let stored = rename(prefix)
-        let numbers = checkpoint.names.filter { $0.hasPrefix(stored) }.compactMap { name in
-            Int(name.dropFirst(stored.count).prefix { $0 != "." })
+        if let value = try file?.integer(key, in: 1...Self.mostLayers) { return value }
+        let count = checkpoint.numbers(after: rename(prefix)).count
+        guard count <= Self.mostLayers else {
+            throw .damaged(
+                path: checkpoint.path,
+                tensor: nil,
+                found: "\(count) layers \(checkpoint.nameInFile(rename(prefix)))…",
+                expected: "at most \(Self.mostLayers)"
+            )
         }
-        return Set(numbers).count
+        return count
     }
 
     /// The number at `key`, rounded to float32, or `value`.
     func number(_ key: String, default value: Float) throws(CheckpointError) -> Float {
-        guard let number = try file?.positiveNumber(key) else { return value }
+        guard let file, let number = try file.positiveNumber(key) else { return value }
+        guard Float(number).isNormal else { throw file.mismatch(key, "a float32 number above 0") }
         return Float(number)
     }
 
-    private func length(_ name: String, _ axis: Int) throws(CheckpointError) -> Int {
+    /// The length of one axis of a tensor, 1 or more; negative axes count from the last.
+    func length(_ name: String, _ axis: Int) throws(CheckpointError) -> Int {
         let stored = rename(name)
         let (shownName, file) = (checkpoint.nameInFile(stored), checkpoint.file(of: stored))
         guard let shape = checkpoint.record(stored)?.shape else {

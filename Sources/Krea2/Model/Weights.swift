@@ -4,8 +4,12 @@ import Tensors
 
 extension WeightReader {
     /// A small tensor that the operators want in float32: a norm's weight, a bias, a table.
+    ///
+    /// Nothing is copied of a tensor that is not as expected, whose size the file does not confirm.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
-        converted(tensor(name, shape: shape, orShapes: alternatives))
+        let tensor = tensor(name, shape: shape, orShapes: alternatives)
+        let isConfirmed = ([shape] + alternatives).contains { $0 == self.shape(name) }
+        return isConfirmed ? converted(tensor) : tensor
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.

@@ -1,60 +1,39 @@
-import Glibc
-
 /// Normally distributed numbers, the same as `torch.randn` draws on the CPU with this seed.
 ///
 /// Follows PyTorch 2.13 on processors with AVX2 or AVX-512, bit for bit and on every processor:
 /// `at::CPUGeneratorImpl` for the draws, `normal_fill_AVX2` with the logarithm and the sine of
-/// `avx_mathfun.h` for 16 numbers and more, `at::normal_distribution<double>` below. All
-/// arithmetic is in float32, with fused multiply-adds where the reference has them.
-struct Noise: Sendable {
-    private var source: MersenneTwister
-    /// The second number of a pair, kept for the next short draw.
-    private var spare: Double?
-
+/// `avx_mathfun.h`. All arithmetic is in float32, with fused multiply-adds where the reference has
+/// them.
+enum Noise {
     /// Numbers that the vector code makes at once.
     private static let blockLength = 16
     /// 2π rounded to the nearest; twice `Float.pi` is less.
     private static let fullTurn: Float = 6.283185307179586
 
-    /// Starts the stream of `seed`; only its lower 32 bits count.
-    init(seed: UInt64) {
-        source = MersenneTwister(seed: UInt32(truncatingIfNeeded: seed))
-    }
-
-    /// The first `count` numbers of the stream of `seed`, as one draw.
-    static func normal(count: Int, seed: UInt64) -> [Float] {
-        var noise = Noise(seed: seed)
-        return noise.normal(count: count)
-    }
-
-    /// The next numbers of the stream, as one draw.
+    /// The first numbers of the stream of a seed, as one draw.
     ///
-    /// Two draws are not the same numbers as one draw of both lengths unless both lengths are
-    /// multiples of 16.
-    ///
-    /// - Parameter count: At least 0.
+    /// - Parameters:
+    ///   - count: At least 16, below which the reference draws in another way.
+    ///   - seed: Only its lower 32 bits count.
     /// - Returns: `[count]`, mean 0, deviation 1.
-    mutating func normal(count: Int) -> [Float] {
-        guard count >= Self.blockLength else { return shortDraw(count: count) }
+    static func normal(count: Int, seed: UInt64) -> [Float] {
+        precondition(count >= blockLength, "\(count) numbers, expected at least \(blockLength)")
+        var source = MersenneTwister(seed: UInt32(truncatingIfNeeded: seed))
         var values: [Float] = []
         values.reserveCapacity(count)
         for _ in 0..<count { values.append(source.nextUniform()) }
-        for start in stride(from: 0, through: count - Self.blockLength, by: Self.blockLength) {
-            Self.transform(&values, from: start)
+        for start in stride(from: 0, through: count - blockLength, by: blockLength) {
+            transform(&values, from: start)
         }
-        if count % Self.blockLength != 0 {
+        if count % blockLength != 0 {
             // The last block is drawn anew and overlaps the one before.
-            let start = count - Self.blockLength
+            let start = count - blockLength
             for index in start..<count { values[index] = source.nextUniform() }
-            Self.transform(&values, from: start)
+            transform(&values, from: start)
         }
         return values
     }
-}
 
-// MARK: 16 numbers and more
-
-extension Noise {
     /// Box-Muller on the 16 uniform numbers from `start`, in place.
     private static func transform(_ values: inout [Float], from start: Int) {
         let half = blockLength / 2
@@ -124,27 +103,6 @@ extension Noise {
     }
 }
 
-// MARK: Fewer than 16 numbers
-
-extension Noise {
-    /// Box-Muller in pairs, in float64; an odd number leaves the second of a pair to the next.
-    private mutating func shortDraw(count: Int) -> [Float] {
-        var values: [Float] = []
-        for _ in 0..<count {
-            if let second = spare {
-                values.append(Float(second))
-                spare = nil
-                continue
-            }
-            let turn = source.nextWideUniform()
-            let radius = (-2 * log1p(-source.nextWideUniform())).squareRoot()
-            values.append(Float(radius * cos(2 * Double.pi * turn)))
-            spare = radius * sin(2 * Double.pi * turn)
-        }
-        return values
-    }
-}
-
 // MARK: Generator
 
 /// The generator MT19937 of Matsumoto and Nishimura, seeded with one number.
@@ -178,13 +136,6 @@ private struct MersenneTwister: Sendable {
     /// A number from 0 to below 1, of 24 random bits.
     mutating func nextUniform() -> Float {
         Float(next() & 0xFF_FFFF) * 0x1p-24
-    }
-
-    /// A number from 0 to below 1, of 53 random bits.
-    mutating func nextWideUniform() -> Double {
-        let high = UInt64(next())
-        let low = UInt64(next())
-        return Double((high << 32 | low) & (1 << 53 - 1)) * 0x1p-53
     }
 
     private mutating func refill() {

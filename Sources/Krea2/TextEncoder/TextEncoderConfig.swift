@@ -1,4 +1,5 @@
 import Checkpoints
+import Compute
 
 /// Sizes of the text encoder's language model.
 ///
@@ -55,13 +56,16 @@ struct TextEncoderConfig: Sendable, Equatable {
         let rotary = try text?.object("rope_parameters")
         theta = try SizeReader(checkpoint, rotary ?? text).number("rope_theta", default: 5_000_000)
         guard keyValueHeads > 0, heads > 0, heads.isMultiple(of: keyValueHeads),
-            headSize.isMultiple(of: 2), headSize <= 1024
+            headSize.isMultiple(of: 2), headSize <= Operators.largestHeadSize,
+            max(width, feedForwardWidth, heads * headSize) <= Operators.longestRow
         else {
             throw .damaged(
                 path: file?.path ?? checkpoint.path,
                 tensor: nil,
-                found: "\(heads) heads, \(keyValueHeads) key-value heads of \(headSize)",
-                expected: "heads of an even size up to 1024, shared evenly"
+                found: "\(heads) heads, \(keyValueHeads) key-value heads of \(headSize), width "
+                    + "\(width), feed-forward \(feedForwardWidth)",
+                expected: "heads of an even size up to 1024, shared evenly, and no width above "
+                    + "\(Operators.longestRow)"
             )
         }
     }

@@ -15,18 +15,16 @@ struct TextEncoderFiles {
     init(path: String) throws(CheckpointError) {
         let whole = try Checkpoint(path: path)
         self.whole = whole
-        let file = try Self.configuration(of: whole)
-        checkpoint = whole.strippingPrefix(try Self.prefix(whole))
+        let prefix = try Self.prefix(whole)
+        let file = try Self.configuration(of: whole, prefix)
+        checkpoint = whole.strippingPrefix(prefix)
         config = try TextEncoderConfig(checkpoint, file)
     }
 
     /// What stands before `embed_tokens.weight`.
     private static func prefix(_ checkpoint: Checkpoint) throws(CheckpointError) -> String {
         let name = "embed_tokens.weight"
-        let prefixes = checkpoint.names.filter { $0.hasSuffix(name) }.map {
-            $0.dropLast(name.count)
-        }
-        guard let prefix = prefixes.min(by: { $0.utf8.count < $1.utf8.count }) else {
+        guard let prefix = checkpoint.prefixes(of: name).first else {
             throw .damaged(
                 path: checkpoint.path,
                 tensor: nil,
@@ -34,24 +32,29 @@ struct TextEncoderFiles {
                 expected: "a Qwen3-VL-4B text encoder"
             )
         }
-        return String(prefix)
+        return prefix
     }
 
     /// The settings, where there are any; fails unless the files are a Qwen3-VL's.
     private static func configuration(
-        of checkpoint: Checkpoint
+        of checkpoint: Checkpoint,
+        _ prefix: String
     ) throws(CheckpointError) -> ConfigurationFile? {
-        let file = try ConfigurationFile(path: ConfigurationPath.beside(checkpoint.path))
+        let file = try ConfigurationFile(beside: checkpoint.path)
         let type = try file?.string("model_type")
         if type?.hasPrefix("qwen3_vl") ?? false { return file }
-        // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same.
-        guard checkpoint.names.contains(where: { $0.contains("visual.") }) else {
+        // Language-model weights alone cannot be told from Qwen3-4B, whose shapes are the same, but
+        // for the names of one that is part of something larger.
+        let isPart =
+            prefix.hasSuffix("language_model.")
+            || checkpoint.names.contains(where: { $0.contains("visual.") })
+        guard isPart else {
             throw .damaged(
                 path: checkpoint.path,
                 tensor: nil,
                 found: type.map { "a model of type \($0)" }
                     ?? "a language model without vision tower, such as Qwen3-4B",
-                expected: "Qwen3-VL-4B, whose files have tensors named visual.*"
+                expected: "Qwen3-VL-4B, whose files have tensors named visual.* or language_model.*"
             )
         }
         return nil
@@ -70,17 +73,5 @@ struct TextEncoderFiles {
         guard name.hasPrefix("layers."), let index = Int(name.dropFirst(7).prefix { $0 != "." })
         else { return false }
         return index >= layers
-    }
-}
-
-/// Where the configuration of some weights lies.
-enum ConfigurationPath {
-    /// `config.json` in the folder `path`, or in the folder of the file `path`.
-    static func beside(_ path: String) -> String {
-        guard path.hasSuffix(".safetensors") || path.hasSuffix(".json") else {
-            return path + "/config.json"
-        }
-        guard let slash = path.lastIndex(of: "/") else { return "config.json" }
-        return path[..<slash] + "/config.json"
     }
 }

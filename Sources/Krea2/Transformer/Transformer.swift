@@ -250,23 +250,3 @@ extension Transformer {
         )
     }
 }
-
-/// The opened files of the transformer: its tensors, their naming, and its sizes.
-struct TransformerFiles {
-    let checkpoint: Checkpoint
-    let names: TransformerNames
-    let config: TransformerConfig
-
-    /// Opens a folder, an index or a file.
-    ///
-    /// - Parameter path: A folder may hold a `config.json`; single files have none.
-    /// - Throws: When it is not a Krea 2 transformer, or its sizes contradict each other.
-    init(path: String) throws(CheckpointError) {
-        (names, checkpoint) = try TransformerNames.recognise(try Checkpoint(path: path))
-        let isSingleFile = path.hasSuffix(".safetensors")
-        let file =
-            isSingleFile
-            ? nil : try ConfigurationFile(path: ConfigurationPath.beside(path))
-        config = try TransformerConfig(checkpoint, names, file)
-    }
-}

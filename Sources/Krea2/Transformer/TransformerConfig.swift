@@ -1,4 +1,5 @@
 import Checkpoints
+import Compute
 
 /// Sizes of the diffusion transformer.
 ///
@@ -60,7 +61,7 @@ struct TransformerConfig: Sendable, Equatable {
         _ file: ConfigurationFile?
     ) throws(CheckpointError) {
         let sizes = SizeReader(checkpoint, file, rename: names.stored)
-        let (block, fusion) = ("blocks.0.attn.", "txtfusion.layerwise_blocks.0.")
+        let block = "blocks.0.attn."
         headSize = try sizes.read("attention_head_dim", or: block + "qknorm.qnorm.scale", 0)
         heads = try sizes.read(
             "num_attention_heads",
@@ -85,16 +86,32 @@ struct TransformerConfig: Sendable, Equatable {
             or: "txtfusion.layerwise_blocks."
         )
         refinerBlocks = try sizes.count("num_refiner_text_blocks", or: "txtfusion.refiner_blocks.")
+        text = try Self.text(sizes, file)
+        // One sixteenth of the head times 12 rotates with row and column, the rest with the frame.
+        let unit = headSize / 16
+        rotaryAxes =
+            try file?.integers("axes_dims_rope") ?? [headSize - 12 * unit, 6 * unit, 6 * unit]
+        theta = try sizes.number("rope_theta", default: 1000)
+        epsilon = try sizes.number("norm_eps", default: 1e-5)
+        try check(file?.path ?? checkpoint.path)
+    }
+
+    /// Sizes of the text fusion blocks.
+    private static func text(
+        _ sizes: SizeReader,
+        _ file: ConfigurationFile?
+    ) throws(CheckpointError) -> BlockSizes {
+        let fusion = "txtfusion.layerwise_blocks.0."
         let textWidth = try sizes.read("text_hidden_dim", or: "txtmlp.0.scale", 0)
         let textHeads: Int
         if let value = try file?.integer("text_num_attention_heads") {
             textHeads = value
         } else {
             let norm = fusion + "attn.qknorm.qnorm.scale"
-            textHeads = textWidth / (try sizes.read("", or: norm, 0))
+            textHeads = textWidth / (try sizes.length(norm, 0))
         }
         let textHeadSize = textWidth / max(1, textHeads)
-        text = BlockSizes(
+        return BlockSizes(
             width: textWidth,
             heads: textHeads,
             keyValueHeads: try sizes.read(
@@ -110,13 +127,6 @@ struct TransformerConfig: Sendable, Equatable {
                 0
             )
         )
-        // One sixteenth of the head times 12 rotates with row and column, the rest with the frame.
-        let unit = headSize / 16
-        rotaryAxes =
-            try file?.integers("axes_dims_rope") ?? [headSize - 12 * unit, 6 * unit, 6 * unit]
-        theta = try sizes.number("rope_theta", default: 1000)
-        epsilon = try sizes.number("norm_eps", default: 1e-5)
-        try check(file?.path ?? checkpoint.path)
     }
 
     private func check(_ path: String) throws(CheckpointError) {
@@ -126,14 +136,16 @@ struct TransformerConfig: Sendable, Equatable {
                     path: path,
                     tensor: nil,
                     found: "\(name): \(sizes.heads) heads, \(sizes.keyValueHeads) key-value heads "
-                        + "of \(sizes.headSize), width \(sizes.width)",
-                    expected: "heads that fill the width, of at most 1024, shared evenly"
+                        + "of \(sizes.headSize), width \(sizes.width), feed-forward "
+                        + "\(sizes.feedForwardWidth)",
+                    expected: "heads that fill the width, of at most 1024, shared evenly, and no "
+                        + "width above \(Operators.longestRow)"
                 )
             }
         }
         guard rotaryAxes.count == 3, rotaryAxes.allSatisfy({ $0.isMultiple(of: 2) }),
             rotaryAxes.reduce(0, +) == headSize, tokenWidth.isMultiple(of: 4),
-            timeWidth.isMultiple(of: 2)
+            timeWidth.isMultiple(of: 2), max(tokenWidth, timeWidth) <= Operators.longestRow
         else {
             throw .damaged(
                 path: path,
@@ -156,9 +168,10 @@ struct BlockSizes: Sendable, Equatable {
     /// Width of all key heads together.
     var keyValueWidth: Int { keyValueHeads * headSize }
 
-    /// Whether the heads fill the width and can be shared evenly.
+    /// Whether the heads fill the width and can be shared evenly, and the operators can do it.
     var areConsistent: Bool {
         heads > 0 && keyValueHeads > 0 && heads * headSize == width
-            && heads.isMultiple(of: keyValueHeads) && headSize <= 1024
+            && heads.isMultiple(of: keyValueHeads) && headSize <= Operators.largestHeadSize
+            && max(width, feedForwardWidth) <= Operators.longestRow
     }
 }
