@@ -63,10 +63,10 @@ let package = Package(
             dependencies: ["Checkpoints", "Compute", "JSON", "Tensors", "Tokenization"],
             swiftSettings: memorySafe
         ),
-        .target(name: "Images", dependencies: ["CCodecs"], swiftSettings: memorySafe),
+        .target(name: "Images", dependencies: ["CCodecs", "JSON"], swiftSettings: memorySafe),
         .executableTarget(
             name: "Krea2CLI",
-            dependencies: ["Images", "Krea2"],
+            dependencies: ["Images", "JSON", "Krea2"],
             swiftSettings: memorySafe
         ),
 

@@ -373,3 +373,5 @@ int codecs_png_decode_rgb8(const uint8_t *bytes, size_t byte_count, uint8_t *pix
 }
 
 size_t codecs_png_text_limit(void) { return CHUNK_LIMIT; }
+
+const char *codecs_png_version(void) { return png_get_libpng_ver(NULL); }

@@ -78,8 +78,8 @@ struct WriteTarget {
             if errno == ENAMETOOLONG { throw error(ENAMETOOLONG) }
             return
         }
-        guard overwriting else { throw .alreadyExists(path: path) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw .notAFile(path: path) }
+        guard overwriting else { throw .alreadyExists(path: path) }
     }
 
     /// Creates an empty file beside the target under a name nobody else has.

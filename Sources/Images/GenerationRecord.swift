@@ -1,10 +1,11 @@
 internal import FoundationEssentials
+internal import JSON
 
 /// Every value needed to make a picture again.
 ///
 /// It goes into the text `krea2` of a PNG file, as JSON with sorted keys that are the names of the
 /// properties here. It holds no paths and no names of files.
-public struct GenerationRecord: Sendable, Equatable, Codable {
+public struct GenerationRecord: Sendable, Equatable, Encodable {
     /// Keyword of the PNG text that holds the record.
     public static let keyword = "krea2"
 
@@ -12,7 +13,7 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
     public static let currentFormatVersion = 1
 
     /// What the transformer was trained for.
-    public enum CheckpointKind: String, Sendable, CaseIterable, Codable {
+    public enum CheckpointKind: String, Sendable, CaseIterable, Encodable {
         /// Distilled: few steps, no guidance.
         case turbo
         /// Not distilled: many steps, with guidance.
@@ -20,7 +21,7 @@ public struct GenerationRecord: Sendable, Equatable, Codable {
     }
 
     /// Digests of the files that hold the model, such as `sha256:` and hexadecimal digits.
-    public struct Digests: Sendable, Equatable, Codable {
+    public struct Digests: Sendable, Equatable, Encodable {
         /// Of the diffusion transformer.
         public let transformer: String
         /// Of the text encoder.
@@ -149,26 +150,46 @@ extension GenerationRecord {
     /// - Throws: `ImageError.invalidRecord` naming what is missing or wrong, or a format that is
     ///   newer than `currentFormatVersion`.
     public init(json: String) throws(ImageError) {
-        /// What every format has, read first: a newer one may have changed all else.
-        struct Format: Decodable {
-            let formatVersion: Int
+        let fields = try RecordFields(json: json)
+        // Read first: a newer format may have changed all else.
+        let format = try fields.integer("formatVersion")
+        guard (1...Self.currentFormatVersion).contains(format) else {
+            let known = "1 to \(Self.currentFormatVersion)"
+            throw .invalidRecord(reason: "format \(format), expected \(known)")
         }
-        do {
-            let data = Data(json.utf8)
-            let format = try JSONDecoder().decode(Format.self, from: data).formatVersion
-            guard (1...Self.currentFormatVersion).contains(format) else {
-                let known = "1 to \(Self.currentFormatVersion)"
-                throw ImageError.invalidRecord(reason: "format \(format), expected \(known)")
-            }
-            self = try JSONDecoder().decode(Self.self, from: data)
-        } catch let error as ImageError {
-            throw error
-        } catch let error as DecodingError {
-            throw .invalidRecord(reason: Self.reason(error))
-        } catch {
-            throw .invalidRecord(reason: "\(error)")
+        guard let checkpoint = CheckpointKind(rawValue: try fields.string("checkpoint")) else {
+            throw fields.unusable("checkpoint")
         }
-        if let problem { throw .invalidRecord(reason: problem) }
+        guard let seed = UInt64(exactly: try fields.integer("seed")) else {
+            throw fields.unusable("seed")
+        }
+        let digests = try fields.object("digests")
+        self.init(
+            engineVersion: try fields.string("engineVersion"),
+            checkpoint: checkpoint,
+            digests: Digests(
+                transformer: try digests.string("transformer"),
+                textEncoder: try digests.string("textEncoder"),
+                autoencoder: try digests.string("autoencoder"),
+                tokenizer: try digests.string("tokenizer")
+            ),
+            prompt: try fields.string("prompt"),
+            negativePrompt: try fields.optionalString("negativePrompt"),
+            seed: seed,
+            width: try fields.integer("width"),
+            height: try fields.integer("height"),
+            steps: try fields.integer("steps"),
+            guidance: Float(try fields.number("guidance")),
+            shift: try fields.number("shift"),
+            noise: try fields.string("noise"),
+            precision: try fields.string("precision"),
+            kernels: try fields.string("kernels"),
+            imageIndex: try fields.integer("imageIndex")
+        )
+        let statedScale = Float(try fields.number("cfgScale"))
+        if let problem = problem(statedScale: statedScale) {
+            throw .invalidRecord(reason: problem)
+        }
     }
 
     /// The record as one line of JSON with sorted keys; equal records give equal text.
@@ -187,39 +208,84 @@ extension GenerationRecord {
     }
 
     /// What is impossible about a record that was read, nil for a sound one.
-    private var problem: String? {
-        if seed > UInt64(Int64.max) { return "seed \(seed), expected at most \(Int64.max)" }
+    private func problem(statedScale: Float) -> String? {
         if !PixelImage.isPossible(width: width, height: height) {
             return "\(width) x \(height) pixels"
         }
         if steps < 1 { return "\(steps) steps" }
         if imageIndex < 0 { return "image index \(imageIndex)" }
         if !(guidance.isFinite && shift.isFinite) { return "a number is not finite" }
-        if cfgScale != guidance + 1 {
-            return "cfgScale \(cfgScale), expected guidance + 1 = \(guidance + 1)"
+        if statedScale != cfgScale {
+            return "cfgScale \(statedScale), expected guidance + 1 = \(cfgScale)"
         }
         return nil
     }
+}
 
-    /// The reason of a decoding error in a few words.
-    private static func reason(_ error: DecodingError) -> String {
-        func name(_ path: [any CodingKey]) -> String {
-            path.map(\.stringValue).joined(separator: ".")
+/// An object in the JSON of a record, with its place for messages.
+private struct RecordFields {
+    private let members: [String: JSONValue]
+    /// What stands before the names of the members: nothing, or `digests.`.
+    private let prefix: String
+
+    init(json: String) throws(ImageError) {
+        let value: JSONValue
+        do {
+            value = try JSONParser.parse(Array(json.utf8))
+        } catch {
+            throw .invalidRecord(reason: "\(error.problem) at byte \(error.position) of its JSON")
         }
-        switch error {
-        case .keyNotFound(let key, let context):
-            return "\(name(context.codingPath + [key])) is missing"
-        case .valueNotFound(_, let context):
-            return "\(name(context.codingPath)) is null"
-        case .typeMismatch(_, let context) where context.codingPath.isEmpty:
-            return "it is not a JSON object"
-        case .dataCorrupted(let context) where context.codingPath.isEmpty:
-            // The decoder does not tell these two apart.
-            return "it is not valid JSON or holds a number out of range"
-        case .typeMismatch(_, let context), .dataCorrupted(let context):
-            return "\(name(context.codingPath)) has an unusable value"
-        @unknown default:
-            return "it cannot be decoded"
+        guard case .object(let members) = value else {
+            throw .invalidRecord(reason: "it is not a JSON object")
         }
+        self.members = members
+        prefix = ""
+    }
+
+    private init(members: [String: JSONValue], prefix: String) {
+        self.members = members
+        self.prefix = prefix
+    }
+
+    func object(_ key: String) throws(ImageError) -> RecordFields {
+        guard case .object(let members) = try value(key) else { throw unusable(key) }
+        return RecordFields(members: members, prefix: "\(prefix)\(key).")
+    }
+
+    func string(_ key: String) throws(ImageError) -> String {
+        guard case .string(let string) = try value(key) else { throw unusable(key) }
+        return string
+    }
+
+    /// Nil where the member is absent or null.
+    func optionalString(_ key: String) throws(ImageError) -> String? {
+        switch members[key] {
+        case nil, .null: nil
+        default: try string(key)
+        }
+    }
+
+    func integer(_ key: String) throws(ImageError) -> Int {
+        guard case .integer(let integer) = try value(key) else { throw unusable(key) }
+        return integer
+    }
+
+    func number(_ key: String) throws(ImageError) -> Double {
+        switch try value(key) {
+        case .integer(let integer): return Double(integer)
+        case .number(let number): return number
+        default: throw unusable(key)
+        }
+    }
+
+    func unusable(_ key: String) -> ImageError {
+        .invalidRecord(reason: "\(prefix)\(key) has an unusable value")
+    }
+
+    private func value(_ key: String) throws(ImageError) -> JSONValue {
+        guard let value = members[key] else {
+            throw .invalidRecord(reason: "\(prefix)\(key) is missing")
+        }
+        return value
     }
 }

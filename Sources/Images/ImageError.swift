@@ -78,7 +78,7 @@ public enum ImageError: Error, Equatable, Sendable, CustomStringConvertible {
         case .alreadyExists(let path):
             "\(path): exists already and is not replaced unasked"
         case .notAFile(let path):
-            "\(path): is not a regular file, so a picture cannot be written there"
+            "\(path): is not a regular file, so nothing is written there"
         case .notPermitted(let path, let reason):
             "\(path): writing is not permitted: \(reason)"
         case .diskFull(let path, let reason):

@@ -5,6 +5,9 @@ public enum PNG {
     /// The bytes every PNG file starts with.
     public static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
 
+    /// Version of the libpng in use, such as `1.6.39`.
+    public static var libraryVersion: String { unsafe String(cString: codecs_png_version()) }
+
     /// Most bytes of one text, stored or inflated.
     ///
     /// Longer texts are not written, since libpng's readers refuse them by default.

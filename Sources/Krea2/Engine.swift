@@ -1,6 +1,7 @@
 import Compute
 import FoundationEssentials
 import Glibc
+import Tensors
 
 /// Facts about this build of the engine and the machine it runs on.
 public enum Engine {
@@ -16,8 +17,10 @@ public enum Engine {
     /// none.
     public static var kernelLevel: String { ((try? kernels()) ?? .best).name }
 
-    /// C libraries the engine computes with and their versions; none today, its kernels are its own.
-    public static let libraries: [(name: String, version: String)] = []
+    /// Kernel levels of this build that this processor runs, fastest first.
+    public static var kernelLevels: [String] {
+        Kernels.allNames.filter { Kernels(named: $0) != nil }
+    }
 
     /// Processor cores this process may use; threads that share a core count once.
     public static var physicalCores: Int {
@@ -28,6 +31,35 @@ public enum Engine {
                 ?? "\(processor)"
         }
         return max(1, Set(cores).count)
+    }
+
+    /// Measures how fast linear layers are here and now, which takes a fraction of a second.
+    ///
+    /// Other stages are slower, and a machine that is busy or gets hot is too, so times estimated
+    /// from it are rather short.
+    ///
+    /// - Parameter threads: Threads to compute with, 1 or more.
+    /// - Returns: Multiplications and additions in float32 a second.
+    /// - Throws: `.request` when the environment names unknown kernels.
+    public static func measureSpeed(threads: Int) throws(GenerationError) -> Double {
+        let operators = Operators(kernels: try kernels(), threads: max(1, threads))
+        let (rows, width) = (256, 512)
+        // Numbers of usual size: zeros cost less power and denormal ones more time.
+        let values = (0..<width * width).map { Float($0 % 17) / 8 - 1 }
+        let weight = Tensor(values, shape: [width, width])
+        let x = Tensor(Array(values.prefix(rows * width)), shape: [rows, width])
+        let y = Tensor(zeros: [rows, width])
+        operators.linear(x, weight, into: y)
+
+        let clock = ContinuousClock()
+        let start = clock.now
+        var rounds = 0
+        repeat {
+            operators.linear(x, weight, into: y)
+            rounds += 1
+        } while clock.now - start < .milliseconds(100)
+        let operations = Double(2 * rows * width * width * rounds)
+        return operations / ((clock.now - start) / .seconds(1))
     }
 
     /// The numbers in a list such as "0-3,8".
@@ -53,7 +85,7 @@ public enum Engine {
         guard let kernels = Kernels(named: name) else {
             throw .request(
                 "\(kernelsVariable)=\(name): this build or this processor has no such kernels; "
-                    + "there are \(Kernels.allNames.filter { Kernels(named: $0) != nil })"
+                    + "there are \(kernelLevels.joined(separator: ", "))"
             )
         }
         return kernels

@@ -56,3 +56,13 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
         }
     }
 }
+
+/// Why a run that hands over its pictures one by one ended early.
+public enum RunError<ReceiverError: Error>: Error {
+    /// The pictures could not be made.
+    case generation(GenerationError)
+    /// Who received the pictures failed.
+    case receiver(ReceiverError)
+}
+
+extension RunError: Equatable where ReceiverError: Equatable {}

@@ -30,14 +30,14 @@ public final class Pipeline {
     /// What was found in the files.
     public let summary: ModelSummary
 
-    private let options: PipelineOptions
+    let options: PipelineOptions
     private let kernels: Kernels
     private let template: PromptTemplate
-    private let encoderFiles: TextEncoderFiles
-    private let encoder: TextEncoder
-    private let transformerFiles: TransformerFiles
-    private let transformer: Transformer
-    private let autoencoderFiles: AutoencoderFiles
+    let encoderFiles: TextEncoderFiles
+    let encoder: TextEncoder
+    let transformerFiles: TransformerFiles
+    let transformer: Transformer
+    let autoencoderFiles: AutoencoderFiles
     private let shiftRule: ShiftRule
 
     /// Opens all parts of a model.
@@ -177,6 +177,7 @@ extension Pipeline {
             },
             arenaBytes: arena.byteCount + Operators.scratchByteCount(threads: options.threads),
             weightBytes: weights.map { ($0, $1.byteCount) },
+            decoderBytes: autoencoderFiles.decoderByteCount,
             diskBytes: weights.reduce(0) { $0 + $1.1.byteCount },
             floatingPointOperations: workload.total(
                 steps: resolved.steps,
@@ -233,7 +234,50 @@ extension Pipeline {
 // MARK: Run
 
 extension Pipeline {
-    /// Makes pictures.
+    /// Makes pictures and hands over each as soon as it is finished.
+    ///
+    /// - Parameters:
+    ///   - request: What is wanted.
+    ///   - messages: Receives remarks for the user, such as that a prompt was cut.
+    ///   - progress: Called after every block of every network.
+    ///   - isCancelled: Asked many times a second, from several threads.
+    ///   - dump: Receives intermediate tensors; nil for none.
+    ///   - onImage: Receives the pictures in order of their seeds; what it throws ends the run.
+    /// - Throws: `.generation` with `.request` for values out of range, `.notFinite` with the place,
+    ///   `.cancelled`, or `.model` when files change meanwhile; `.receiver` with what `onImage`
+    ///   throws. Pictures handed over before are good.
+    public func generate<ReceiverError: Error>(
+        _ request: GenerationRequest,
+        messages: (String) -> Void = { _ in },
+        progress: (GenerationProgress) -> Void = { _ in },
+        isCancelled: @escaping @Sendable () -> Bool = { false },
+        dump: Dump? = nil,
+        onImage: (GeneratedImage) throws(ReceiverError) -> Void
+    ) throws(RunError<ReceiverError>) {
+        try withoutActuallyEscaping(progress) { progress throws(RunError<ReceiverError>) in
+            let run: Run
+            do throws(GenerationError) {
+                run = try start(request, messages, progress, isCancelled, dump)
+            } catch {
+                throw .generation(error)
+            }
+            for index in 0..<run.resolved.imageCount {
+                let image: GeneratedImage
+                do throws(GenerationError) {
+                    image = try decode(denoise(index, run), index, run)
+                } catch {
+                    throw .generation(error)
+                }
+                do throws(ReceiverError) {
+                    try onImage(image)
+                } catch {
+                    throw .receiver(error)
+                }
+            }
+        }
+    }
+
+    /// Makes pictures and returns all of them at the end.
     ///
     /// - Parameters:
     ///   - request: What is wanted.
@@ -251,6 +295,31 @@ extension Pipeline {
         isCancelled: @escaping @Sendable () -> Bool = { false },
         dump: Dump? = nil
     ) throws(GenerationError) -> [GeneratedImage] {
+        var images: [GeneratedImage] = []
+        do {
+            try generate(
+                request,
+                messages: messages,
+                progress: progress,
+                isCancelled: isCancelled,
+                dump: dump
+            ) { images.append($0) }
+        } catch {
+            switch error {
+            case .generation(let error): throw error
+            }
+        }
+        return images
+    }
+
+    /// Everything before the first picture: memory and the prompts' text.
+    private func start(
+        _ request: GenerationRequest,
+        _ messages: (String) -> Void,
+        _ progress: @escaping (GenerationProgress) -> Void,
+        _ isCancelled: @escaping @Sendable () -> Bool,
+        _ dump: Dump?
+    ) throws(GenerationError) -> Run {
         let resolved = try resolve(request)
         let ids = ids(request, resolved)
         report(request, resolved, messages)
@@ -266,27 +335,20 @@ extension Pipeline {
             threads: options.threads,
             isCancelled: isCancelled
         )
-        return try withoutActuallyEscaping(progress) { progress throws(GenerationError) in
-            let run = Run(
-                resolved: resolved,
-                sizes: sizes,
-                memory: memory,
-                operators: operators,
-                meter: ProgressMeter(workload(sizes), resolved, progress),
-                dump: dump
-            )
-            try encode(ids, run)
-            var images: [GeneratedImage] = []
-            for image in 0..<resolved.imageCount {
-                let latent = try denoise(image, run)
-                images.append(try decode(latent, image, run))
-            }
-            return images
-        }
+        let run = Run(
+            resolved: resolved,
+            sizes: sizes,
+            memory: memory,
+            operators: operators,
+            meter: ProgressMeter(workload(sizes), resolved, progress),
+            dump: dump
+        )
+        try encode(ids, run)
+        return run
     }
 
     /// What one run shares between its stages.
-    private struct Run {
+    struct Run {
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory
@@ -324,166 +386,5 @@ extension Pipeline {
                 )
             )
         }
-    }
-
-    /// Prompts to text tokens of the transformer.
-    private func encode(_ ids: [[Int32]], _ run: Run) throws(GenerationError) {
-        let names = ["pos", "neg"]
-        let blocks = Double(encoder.taps.last ?? 0)
-        let watch = Watch(stage: "text encoder", checkpoint: encoderFiles.checkpoint) {
-            run.meter.advanceText(by: 1 / (blocks * Double(ids.count)))
-        }
-        for (index, ids) in ids.enumerated() {
-            let taps = run.memory.taps[index]
-            try encoder.forward(
-                ids,
-                scratch: run.memory.encoders[index],
-                operators: run.operators,
-                watch: watch,
-                into: taps
-            )
-            run.dump?.add("ids.\(names[index])", ids)
-            run.dump?.add("taps.\(names[index])", taps)
-        }
-        for index in ids.indices {
-            let (scratch, text) = (run.memory.fusions[index], run.memory.texts[index])
-            let watch = Watch(stage: "text fusion", checkpoint: transformerFiles.checkpoint) {}
-            try transformer.textFusion.forward(
-                scratch,
-                operators: run.operators,
-                watch: watch,
-                into: text
-            )
-            run.dump?.add("text.\(names[index]).fused", scratch.fused)
-            run.dump?.add("text.\(names[index]).in", text)
-        }
-    }
-
-    /// Noise to latent: `[channels, h, w]`.
-    private func denoise(_ image: Int, _ run: Run) throws(GenerationError) -> [Float] {
-        let packing = run.sizes.packing
-        let shape = packing.latentShape
-        let noise = Noise.normal(
-            count: shape.reduce(1, *),
-            seed: run.resolved.seed + UInt64(image)
-        )
-        let schedule = Schedule(steps: run.resolved.steps, shift: run.resolved.shift)
-        let rotaries = run.sizes.textTokens.map {
-            transformer.rotaryTable(
-                textTokens: $0,
-                gridHeight: packing.gridHeight,
-                gridWidth: packing.gridWidth
-            )
-        }
-        run.dump?.addImage("noise", noise, shape: shape)
-        if image == 0 {
-            run.dump?.add("sigmas", schedule.sigmas, shape: [schedule.sigmas.count])
-        }
-
-        var tokens = packing.pack(noise)
-        for step in schedule.times.indices {
-            run.memory.image.write(tokens)
-            for branch in rotaries.indices {
-                try velocity(branch, step, image, schedule.times[step], rotaries[branch], run)
-            }
-            let velocity = guided(step, run)
-            let difference = schedule.sigmas[step + 1] - schedule.sigmas[step]
-            for i in tokens.indices { tokens[i] += difference * velocity[i] }
-            run.dump?.addImage("step\(step).latents", tokens, shape: run.memory.image.shape)
-        }
-        let latent = packing.unpack(tokens)
-        run.dump?.addImage("latents", latent, shape: shape)
-        return latent
-    }
-
-    /// One evaluation of the transformer, with the prompt (0) or the negative one (1).
-    private func velocity(
-        _ branch: Int,
-        _ step: Int,
-        _ image: Int,
-        _ time: Float,
-        _ rotary: RotaryTable,
-        _ run: Run
-    ) throws(GenerationError) {
-        let branches = run.memory.velocities.count
-        let parts = Double((transformer.config.blocks + 1) * branches)
-        let watch = Watch(
-            stage: "transformer, step \(step + 1)",
-            checkpoint: transformerFiles.checkpoint
-        ) {
-            run.meter.advanceStep(by: 1 / parts, image: image, step: step)
-        }
-        let blockDump = branch == 0 && step == 0 && image == 0 ? run.dump : nil
-        try transformer.forward(
-            run.memory.image,
-            text: run.memory.texts[branch],
-            time: time,
-            rotary: rotary,
-            scratch: run.memory.transformer,
-            operators: run.operators,
-            watch: watch,
-            observe: { blockDump?.add("step0.block\($0)", $1) },
-            into: run.memory.velocities[branch]
-        )
-    }
-
-    /// The velocity to follow: conditional, or led away from the unconditional one.
-    private func guided(_ step: Int, _ run: Run) -> [Float] {
-        let shape = run.memory.image.shape
-        var velocity = run.memory.velocities[0].elements
-        run.dump?.addImage("step\(step).cond", velocity, shape: shape)
-        if run.memory.velocities.count > 1 {
-            let other = run.memory.velocities[1].elements
-            run.dump?.addImage("step\(step).uncond", other, shape: shape)
-            // Guidance 0 is off: the conditional velocity plus g times its lead.
-            for i in velocity.indices {
-                velocity[i] += run.resolved.guidance * (velocity[i] - other[i])
-            }
-        }
-        run.dump?.addImage("step\(step).velocity", velocity, shape: shape)
-        return velocity
-    }
-
-    /// Latent to pixels.
-    ///
-    /// The weights are converted anew for each picture, which takes far less time than decoding,
-    /// so that they are not in memory while the transformer runs.
-    private func decode(
-        _ latent: [Float],
-        _ image: Int,
-        _ run: Run
-    ) throws(GenerationError) -> GeneratedImage {
-        let (width, height) = (run.resolved.width, run.resolved.height)
-        let shape = run.sizes.packing.latentShape
-        var rgb = [UInt8](repeating: 0, count: 3 * width * height)
-        let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
-        let autoencoder: Autoencoder
-        do {
-            autoencoder = try Autoencoder(autoencoderFiles, operators: run.operators)
-        } catch {
-            throw .model(error)
-        }
-        try autoencoder.decode(
-            Tensor(latent, shape: shape),
-            run.memory.autoencoder,
-            operators: run.operators,
-            progress: { run.meter.advanceDecoding(to: $0, image: image) },
-            onRows: { rows in
-                rows.copy(toBytes: &rgb)
-                if let planes { rows.copy(toPlanes: planes) }
-            }
-        )
-        if let dump = run.dump, let planes {
-            let input = run.memory.autoencoder.latent
-            dump.addImage("vae.in", input.elements, shape: input.shape)
-            dump.addImage("vae.out", planes.elements, shape: planes.shape)
-            dump.addPixels(rgb, shape: [height, width, 3])
-        }
-        return GeneratedImage(
-            width: width,
-            height: height,
-            rgb: rgb,
-            seed: run.resolved.seed + UInt64(image)
-        )
     }
 }

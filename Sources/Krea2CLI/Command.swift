@@ -5,10 +5,6 @@ struct Command: Sendable {
     let name: String
     /// One line for the list of subcommands.
     let summary: String
-    /// What follows the name in the usage line.
-    let synopsis: String
-    /// Paragraphs below the options.
-    let notes: String
     let positional: Positional?
     let options: [OptionDescription]
     /// Runs it with the arguments that follow its name.
@@ -42,8 +38,6 @@ struct Command: Sendable {
         )
         self.name = table.command
         self.summary = summary
-        self.synopsis = synopsis
-        self.notes = notes
         self.positional = table.positional
         self.options = options
         self.run = { arguments, console throws(Failure) in

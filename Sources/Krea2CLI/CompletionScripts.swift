@@ -99,7 +99,6 @@ extension CompletionScripts {
         switch completion {
         case .nothing: ":"
         case .files: "_krea2_offer -f"
-        case .folders: "_krea2_offer -d"
         case .words(let words): "_krea2_offer -W '\(words.joined(separator: " "))'"
         }
     }
@@ -165,7 +164,6 @@ extension CompletionScripts {
         switch completion {
         case .nothing: " "
         case .files: "_files"
-        case .folders: "_files -/"
         case .words(let words): "(\(words.map(zshText).joined(separator: " ")))"
         }
     }
@@ -220,7 +218,6 @@ extension CompletionScripts {
         switch completion {
         case .nothing: ""
         case .files: " -F"
-        case .folders: " -a '(__fish_complete_directories)'"
         case .words(let words): " -a \(fishQuoted(words.joined(separator: " ")))"
         }
     }

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import JSON
 
 /// A `--config` file: a JSON object whose keys are the long names of the options.
 enum ConfigFile {
@@ -28,11 +29,11 @@ enum ConfigFile {
                 given.append(.init(option: option, value: "", spelling: spelling))
             case (.bool(false), false):
                 break
-            case (.text(let text), true):
+            case (.string(let text), true):
                 given.append(.init(option: option, value: text, spelling: spelling))
-            case (.whole(let number), true):
+            case (.integer(let number), true):
                 given.append(.init(option: option, value: String(number), spelling: spelling))
-            case (.decimal(let number), true):
+            case (.number(let number), true):
                 given.append(.init(option: option, value: String(number), spelling: spelling))
             case (_, let takesValue):
                 let expected = takesValue ? "a text or a number" : "true or false"
@@ -60,9 +61,12 @@ enum ConfigFile {
     ) throws(Failure) -> [String: JSONValue] {
         let value: JSONValue
         do {
-            value = try JSONDecoder().decode(JSONValue.self, from: data)
+            value = try JSONParser.parse([UInt8](data))
         } catch {
-            throw Failure(.badData, "\(path): not valid JSON")
+            throw Failure(
+                .badData,
+                "\(path): not valid JSON: \(error.problem) at byte \(error.position)"
+            )
         }
         guard case .object(let entries) = value else {
             throw Failure(.badData, "\(path): expected a JSON object of option names and values")

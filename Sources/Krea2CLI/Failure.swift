@@ -48,7 +48,7 @@ extension Failure {
         case .unfitFile: self.init(.badData, error.description)
         case .unwritable: self.init(.cannotWrite, error.description)
         case .request: self = .usage(error.description, of: "generate")
-        case .notFinite: self.init(.notFinite, "\(error.description); no picture is written")
+        case .notFinite: self.init(.notFinite, error.description)
         case .cancelled: self = Interruption.failure
         }
     }

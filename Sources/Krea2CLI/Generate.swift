@@ -1,3 +1,4 @@
+import Images
 import Krea2
 
 /// `krea2 generate`: text to PNG files.
@@ -70,32 +71,25 @@ enum Generate {
             )
         }
         if settings.isPlan {
-            try console.print(planText(plan, resolved, isJSON: settings.isJSON))
+            let report = try planReport(plan, resolved, settings)
+            try console.print(settings.isJSON ? JSONText.pretty(report) : report.text)
             return
         }
+        let files = outputs.enumerated().map { index, path in
+            let record = GenerationRecord(resolved, request, pipeline.summary, imageIndex: index)
+            return PictureFile(path: path, record: settings.hasMetadata ? record : nil)
+        }
+        // The last record has the longest numbers.
+        try PictureFile.check(files.last?.record)
         reporter.start(
             resolved,
             pipeline.summary,
-            plan: settings.isVerbose ? plan : nil,
+            plan: settings.isVerbose ? try planReport(plan, resolved, settings) : nil,
             threads: threads(settings)
         )
 
-        let begin = console.now()
         let dump = settings.dump.map { _ in Dump(imageCount: settings.imageCount) }
-        let images = try generate(request, pipeline, dump, reporter)
-        let seconds = (console.now() - begin) / .seconds(1)
-        for (image, path) in zip(images, outputs) {
-            let picture = PictureFile(
-                image,
-                resolved,
-                request: request,
-                summary: pipeline.summary,
-                hasMetadata: settings.hasMetadata
-            )
-            try picture.write(to: path, overwrites: settings.overwrites, console)
-            guard path != "-" else { continue }
-            try console.print(reporter.resultLine(image, path: path, seconds: seconds))
-        }
+        try generate(request, pipeline, dump, to: files, settings, reporter, console)
         guard let dump, let path = settings.dump else { return }
         try mappingErrors { () throws(GenerationError) in
             try dump.write(to: path, overwriting: settings.overwrites)
@@ -192,7 +186,19 @@ extension Generate {
 extension Generate {
     /// Threads to compute with.
     static func threads(_ settings: GenerateSettings) -> Int {
-        settings.threads ?? PipelineOptions().threads
+        settings.threads ?? Engine.physicalCores
+    }
+
+    private static func planReport(
+        _ plan: GenerationPlan,
+        _ resolved: ResolvedRequest,
+        _ settings: GenerateSettings
+    ) throws(Failure) -> PlanReport {
+        let threads = threads(settings)
+        let speed = try mappingErrors { () throws(GenerationError) in
+            try Engine.measureSpeed(threads: threads)
+        }
+        return PlanReport(plan, resolved, speed: speed, threads: threads)
     }
 
     private static func openPipeline(
@@ -249,21 +255,44 @@ extension Generate {
         )
     }
 
+    /// Makes the pictures; each is written and named as soon as it is finished.
     private static func generate(
         _ request: GenerationRequest,
         _ pipeline: Pipeline,
         _ dump: Dump?,
-        _ reporter: Reporter
-    ) throws(Failure) -> [GeneratedImage] {
+        to files: [PictureFile],
+        _ settings: GenerateSettings,
+        _ reporter: Reporter,
+        _ console: Console
+    ) throws(Failure) {
         defer { reporter.endProgress() }
-        return try mappingErrors { () throws(GenerationError) in
+        var written = 0
+        var begin = console.now()
+        do {
             try pipeline.generate(
                 request,
                 messages: reporter.message,
                 progress: reporter.progress,
                 isCancelled: { Interruption.isRequested },
                 dump: dump
-            )
+            ) { image throws(Failure) in
+                let file = files[written]
+                try file.write(image, overwrites: settings.overwrites, console)
+                written += 1
+                let end = console.now()
+                try reporter.result(image, path: file.path, seconds: (end - begin) / .seconds(1))
+                begin = end
+            }
+        } catch {
+            var failure =
+                switch error {
+                case .generation(let error): Failure(error)
+                case .receiver(let failure): failure
+                }
+            failure.message +=
+                written == 0
+                ? "; no picture is written" : "; \(written) of \(files.count) pictures written"
+            throw failure
         }
     }
 }

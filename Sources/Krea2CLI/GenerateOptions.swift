@@ -149,7 +149,8 @@ extension GenerateSettings {
             settings.size = (settings.size ?? .sides(width: nil, height: nil)).with(height: height)
         },
         Option("steps", value: "N", help: "1 to 1000; default: turbo 8, raw 52") {
-            (settings, text) throws(ValueError) in settings.steps = try .whole(text, in: 1...1000)
+            (settings, text) throws(ValueError) in
+            settings.steps = try .whole(text, in: GenerationRequest.stepRange)
         },
         Option(
             "cfg",
@@ -157,7 +158,7 @@ extension GenerateSettings {
             excludes: ["cfg-scale"],
             help: "guidance in Krea's convention, 0 is off; default: turbo 0, raw 3.5"
         ) { (settings, text) throws(ValueError) in
-            settings.guidance = .official(try .decimal(text, in: 0...100))
+            settings.guidance = .official(try .decimal(text, in: GenerationRequest.guidanceRange))
         },
         Option(
             "cfg-scale",
@@ -227,7 +228,7 @@ extension GenerateSettings {
             help: "1 to 1024; default: the physical cores the process may use"
         ) { (settings, text) throws(ValueError) in settings.threads = try .whole(text, in: 1...1024)
         },
-        Option("plan", help: "print the predicted memory, disk reads and work, and stop") {
+        Option("plan", help: "print the predicted memory, disk reads and time, and stop") {
             settings,
             _ in settings.isPlan = true
         },

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Images
 import Krea2
 
 /// What `krea2 info` can be told.
@@ -46,6 +47,8 @@ enum Info {
         let version: String
         let processor: String
         let kernels: String
+        /// Kernel levels this machine could run, fastest first.
+        let kernelLevels: [String]
         let threads: Int
         /// `nil` where the system does not say.
         let memoryBytes: Int?
@@ -62,24 +65,23 @@ enum Info {
             version = Engine.version
             processor = Self.value("model name", in: processorFacts) ?? "unknown"
             kernels = Engine.kernelLevel
-            threads = PipelineOptions().threads
+            kernelLevels = Engine.kernelLevels
+            threads = Engine.physicalCores
             memoryBytes = Self.kibibytes("MemTotal", in: memoryFacts)
             availableBytes = Self.kibibytes("MemAvailable", in: memoryFacts)
-            libraries = Dictionary(
-                Engine.libraries.map { ($0.name, $0.version) },
-                uniquingKeysWith: { first, _ in first }
-            )
+            libraries = ["libpng": PNG.libraryVersion]
         }
 
         /// The facts as lines for people.
         var text: String {
             let memory = memoryBytes.map(byteText) ?? "unknown"
             let available = availableBytes.map { ", \(byteText($0)) available" } ?? ""
+            let others = kernelLevels.filter { $0 != kernels }.joined(separator: ", ")
             let names = libraries.keys.sorted().map { "\($0) \(libraries[$0] ?? "")" }
             return """
                 krea2      \(version)
                 processor  \(processor)
-                kernels    \(kernels)
+                kernels    \(kernels); \(Engine.kernelsVariable) can choose \(others)
                 threads    \(threads) by default, the physical cores this process may use
                 memory     \(memory)\(available)
                 libraries  \(names.joined(separator: ", "))

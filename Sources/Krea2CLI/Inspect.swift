@@ -132,7 +132,7 @@ struct ModelReport {
             ),
             metadata: model.metadata
         )
-        return String(JSONText.line(facts).dropLast())
+        return JSONText.line(facts)
     }
 
     private var kindText: String {

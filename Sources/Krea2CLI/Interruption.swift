@@ -37,7 +37,7 @@ enum Interruption {
     /// What the process says and returns once it has stopped.
     static var failure: Failure {
         receivedSignal.load(ordering: .relaxed) == SIGTERM
-            ? Failure(.terminated, "stopped by SIGTERM; no picture is written")
-            : Failure(.interrupted, "stopped by SIGINT; no picture is written")
+            ? Failure(.terminated, "stopped by SIGTERM")
+            : Failure(.interrupted, "stopped by SIGINT")
     }
 }

@@ -210,10 +210,10 @@ extension ModelDiscovery {
 }
 
 extension Variant {
-    /// The variant that a file name tells, if it tells just one.
+    /// The variant whose name is a word of a file name, if just one is.
     fileprivate init?(named path: String) {
-        let name = path.lastComponent.lowercased()
-        switch (name.contains("turbo"), name.contains("raw")) {
+        let words = path.lastComponent.lowercased().split { !$0.isLetter }
+        switch (words.contains("turbo"), words.contains("raw")) {
         case (true, false): self = .turbo
         case (false, true): self = .raw
         default: return nil

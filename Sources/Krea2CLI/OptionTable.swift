@@ -2,7 +2,6 @@
 enum Completion: Equatable, Sendable {
     case nothing
     case files
-    case folders
     case words([String])
 }
 

@@ -1,4 +1,4 @@
-import Glibc
+import Images
 
 /// Where pictures go: a path with places for the seed and the number of the picture.
 ///
@@ -109,41 +109,13 @@ extension OutputNames {
             guard seen.insert(path).inserted else {
                 throw Failure(.cannotWrite, "\(path): two outputs have this name")
             }
-            try check(path, overwrites: overwrites)
-        }
-    }
-
-    private static func check(_ path: String, overwrites: Bool) throws(Failure) {
-        let folder = path.folder
-        guard let kind = FileKind(of: folder) else {
-            throw Failure(.cannotWrite, "\(path): the folder \(folder) does not exist; create it")
-        }
-        guard kind == .folder else {
-            throw Failure(.cannotWrite, "\(path): \(folder) is not a folder")
-        }
-        if path.hasSuffix("/") || FileKind(of: path) == .folder {
-            let example = path.hasSuffix("/") ? path : path + "/"
-            throw Failure(
-                .cannotWrite,
-                "\(path): is a folder; give a file name, such as \(example)krea2-{seed}.png"
-            )
-        }
-        guard unsafe access(folder, W_OK | X_OK) == 0 else {
-            throw Failure(
-                .cannotWrite,
-                "\(path): cannot write in the folder \(folder): \(systemMessage(errno))"
-            )
-        }
-        switch FileKind(ofLink: path) {
-        case nil: break
-        case .file where overwrites: break
-        case .file: throw Failure(.cannotWrite, "\(path): exists; --force replaces it")
-        default:
-            // Replacing a device would be a disaster, and replacing a link a surprise.
-            throw Failure(
-                .cannotWrite,
-                "\(path): is not a regular file; - is standard output"
-            )
+            do {
+                try checkWritable(path, overwriting: overwrites)
+            } catch .alreadyExists {
+                throw Failure(.cannotWrite, "\(path): exists; --force replaces it")
+            } catch {
+                throw Failure(error)
+            }
         }
     }
 }

@@ -1,62 +1,37 @@
 import Images
 import Krea2
 
-/// A generated picture on its way to a file.
+/// A picture's place, and what its file will say about its making.
 struct PictureFile {
-    private let image: GeneratedImage
-    private let record: GenerationRecord?
+    /// A file, or `-` for standard output.
+    let path: String
+    /// Nil to say nothing.
+    let record: GenerationRecord?
 
-    /// Puts together what the file will say about its making.
+    /// Fails when what a file is to say does not fit into one, before a picture is made for it.
     ///
-    /// - Parameters:
-    ///   - image: The picture.
-    ///   - resolved: All effective values of the run.
-    ///   - request: What was asked for.
-    ///   - summary: The model's files.
-    ///   - hasMetadata: Whether the file is to say anything.
-    init(
-        _ image: GeneratedImage,
-        _ resolved: ResolvedRequest,
-        request: GenerationRequest,
-        summary: ModelSummary,
-        hasMetadata: Bool
-    ) {
-        self.image = image
-        guard hasMetadata else {
-            record = nil
-            return
+    /// - Throws: Exit code 64.
+    static func check(_ record: GenerationRecord?) throws(Failure) {
+        do {
+            let pixel = try PixelImage(width: 1, height: 1, rgb: [0, 0, 0])
+            _ = try PNG.encode(pixel, metadata: record)
+        } catch {
+            throw Generate.wrongUsage("\(error.description); --no-metadata leaves it out")
         }
-        record = GenerationRecord(
-            engineVersion: Engine.version,
-            checkpoint: resolved.variant == .turbo ? .turbo : .raw,
-            digests: GenerationRecord.Digests(
-                transformer: summary.digest(of: "transformer"),
-                textEncoder: summary.digest(of: "text encoder"),
-                autoencoder: summary.digest(of: "autoencoder"),
-                tokenizer: summary.digest(of: "tokenizer")
-            ),
-            prompt: request.prompt,
-            negativePrompt: resolved.guidance > 0 ? request.negativePrompt ?? "" : nil,
-            seed: image.seed,
-            width: image.width,
-            height: image.height,
-            steps: resolved.steps,
-            guidance: resolved.guidance,
-            shift: resolved.shift,
-            precision: Precision.f32.rawValue,
-            kernels: Engine.kernelLevel,
-            imageIndex: Int(clamping: image.seed &- resolved.seed)
-        )
     }
 
     /// Writes the picture; nothing half-written remains when that fails.
     ///
     /// - Parameters:
-    ///   - path: A file, or `-` for standard output.
+    ///   - image: The picture.
     ///   - overwrites: Whether a file that exists is replaced.
     ///   - console: Has standard output.
     /// - Throws: Exit code 73 when it cannot be written.
-    func write(to path: String, overwrites: Bool, _ console: Console) throws(Failure) {
+    func write(
+        _ image: GeneratedImage,
+        overwrites: Bool,
+        _ console: Console
+    ) throws(Failure) {
         let bytes: [UInt8]
         do {
             let pixels = try PixelImage(width: image.width, height: image.height, rgb: image.rgb)
@@ -73,6 +48,44 @@ struct PictureFile {
         } catch {
             throw Failure(.cannotWrite, "standard output: \(error.reason)")
         }
+    }
+}
+
+extension GenerationRecord {
+    /// Puts together how one picture of a run is made.
+    ///
+    /// - Parameters:
+    ///   - resolved: All effective values of the run.
+    ///   - request: What was asked for.
+    ///   - summary: The model's files.
+    ///   - imageIndex: Which picture, from 0.
+    init(
+        _ resolved: ResolvedRequest,
+        _ request: GenerationRequest,
+        _ summary: ModelSummary,
+        imageIndex: Int
+    ) {
+        self.init(
+            engineVersion: Engine.version,
+            checkpoint: resolved.variant == .turbo ? .turbo : .raw,
+            digests: Digests(
+                transformer: summary.digest(of: "transformer"),
+                textEncoder: summary.digest(of: "text encoder"),
+                autoencoder: summary.digest(of: "autoencoder"),
+                tokenizer: summary.digest(of: "tokenizer")
+            ),
+            prompt: request.prompt,
+            negativePrompt: resolved.guidance > 0 ? request.negativePrompt ?? "" : nil,
+            seed: resolved.seed + UInt64(imageIndex),
+            width: resolved.width,
+            height: resolved.height,
+            steps: resolved.steps,
+            guidance: resolved.guidance,
+            shift: resolved.shift,
+            precision: Precision.f32.rawValue,
+            kernels: Engine.kernelLevel,
+            imageIndex: imageIndex
+        )
     }
 }
 

@@ -1,6 +1,6 @@
-import FoundationEssentials
 import Glibc
 import Images
+import JSON
 
 /// The facts of one PNG file, in words.
 struct PictureReport {
@@ -50,7 +50,7 @@ struct PictureReport {
             krea2: picture.text(GenerationRecord.keyword).flatMap(Self.parsed),
             statesTrainedModel: statesTrainedModel
         )
-        return String(JSONText.line(facts).dropLast())
+        return JSONText.line(facts)
     }
 
     /// A text as it is printed: the record of this engine indented, others as they are.
@@ -88,7 +88,8 @@ struct PictureReport {
     private static let xmpKeyword = "XML:com.adobe.xmp"
 
     private static func parsed(_ json: String) -> JSONValue? {
-        try? JSONDecoder().decode(JSONValue.self, from: Data(json.utf8))
+        // A text that is no JSON is shown as it is.
+        try? JSONParser.parse(Array(json.utf8))
     }
 
     /// Whether a file begins as PNG files do; anything unreadable does not.

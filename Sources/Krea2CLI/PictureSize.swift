@@ -1,12 +1,14 @@
+import Krea2
+
 /// Width and height of a picture in pixels.
 struct PictureSize: Equatable, Sendable {
     var width: Int
     var height: Int
 
     /// Sides the engine accepts.
-    static let sides = 64...4096
-    /// Both sides are multiples of this: eight pixels a latent, two latents a token.
-    static let multiple = 16
+    static let sides = GenerationRequest.sideRange
+    /// What both sides are rounded up to multiples of.
+    static let multiple = GenerationRequest.sideMultiple
 
     /// The size with both sides rounded up to the next multiple of 16.
     var rounded: PictureSize {

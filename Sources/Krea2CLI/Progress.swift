@@ -131,7 +131,7 @@ extension ProgressRenderer {
                 elapsedSeconds: timing.elapsedSeconds,
                 remainingSeconds: timing.remainingSeconds
             )
-        )
+        ) + "\n"
     }
 
     private func percent(_ progress: GenerationProgress) -> String {

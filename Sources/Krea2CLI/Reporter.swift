@@ -31,7 +31,7 @@ final class Reporter {
         guard !isQuiet else { return }
         endProgress()
         if isJSON {
-            console.writeErrors(Array(JSONText.line(MessageEvent(text: text)).utf8))
+            console.note(JSONText.line(MessageEvent(text: text)))
         } else {
             console.note("krea2: " + text.escapingControls)
         }
@@ -42,30 +42,31 @@ final class Reporter {
     /// - Parameters:
     ///   - resolved: All values of the run.
     ///   - summary: The model's files, listed with `--verbose`.
-    ///   - plan: Predicted memory, given with `--verbose`.
+    ///   - plan: Predicted memory and time, given with `--verbose`.
     ///   - threads: Threads computed with.
     func start(
         _ resolved: ResolvedRequest,
         _ summary: ModelSummary,
-        plan: GenerationPlan?,
+        plan: PlanReport?,
         threads: Int
     ) {
         let settings = EffectiveSettings(resolved, summary, threads: threads)
         if !isQuiet {
             if isJSON {
-                console.writeErrors(Array(JSONText.line(settings).utf8))
+                console.note(JSONText.line(settings))
             } else {
                 console.note("krea2: " + settings.line)
             }
         }
         if let plan {
             for part in summary.parts {
+                let tensors =
+                    "\(part.tensorCount) tensors of \(part.elementTypes.joined(separator: " "))"
                 message(
-                    "\(part.name): \(part.path), \(part.tensorCount) tensors, "
-                        + "\(part.elementTypes.joined(separator: " ")), \(byteText(part.byteCount))"
+                    "\(part.name): \(part.path)" + (part.tensorCount > 0 ? ", \(tensors)" : "")
                 )
             }
-            message("activations: \(byteText(plan.arenaBytes)) in one arena")
+            for line in plan.summary { message(line) }
         }
         renderer = renderer.map { ProgressRenderer($0.form, start: console.now()) }
     }
@@ -82,9 +83,17 @@ final class Reporter {
         console.writeErrors(Array(text.utf8))
     }
 
-    /// One line of results.
-    func resultLine(_ image: GeneratedImage, path: String, seconds: Double) -> String {
-        guard resultsAreJSON else { return path }
+    /// Prints the line of a picture that is written; the picture on standard output has none.
+    ///
+    /// - Parameters:
+    ///   - image: The picture.
+    ///   - path: Where it is.
+    ///   - seconds: How long it took.
+    /// - Throws: Exit code 73 when the line cannot be written.
+    func result(_ image: GeneratedImage, path: String, seconds: Double) throws(Failure) {
+        guard path != "-" else { return }
+        endProgress()
+        guard resultsAreJSON else { return try console.print(path) }
         let result = PictureResult(
             path: path,
             seed: image.seed,
@@ -92,7 +101,7 @@ final class Reporter {
             height: image.height,
             seconds: seconds
         )
-        return String(JSONText.line(result).dropLast())
+        try console.print(JSONText.line(result))
     }
 }
 
@@ -108,7 +117,7 @@ private struct PictureResult: Encodable {
     let seed: UInt64
     let width: Int
     let height: Int
-    /// Wall time of the whole run, shared by all its pictures.
+    /// Wall time since the run began or the picture before was finished.
     let seconds: Double
 }
 

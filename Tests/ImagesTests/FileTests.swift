@@ -143,7 +143,7 @@ struct FileWritingTests {
                 try writeFile([2], to: path, overwriting: true)
             }
         }
-        #expect(throws: ImageError.alreadyExists(path: "/dev/null")) {
+        #expect(throws: ImageError.notAFile(path: "/dev/null")) {
             try writeFile([2], to: "/dev/null", overwriting: false)
         }
         #expect(try folder.names == ["a.png", "folder", "link"])

@@ -147,6 +147,8 @@ struct ConfigFileTests {
         (#"{"cfg": 1, "cfg-scale": 2}"#, .wrongUsage, "exclude each other"),
         (#"{"steps": 3"#, .badData, "not valid JSON"),
         ("", .badData, "not valid JSON"),
+        (String(repeating: "[", count: 513), .badData, "more than 128 levels of nesting at byte"),
+        (#"{"steps": 3, "steps": 4}"#, .badData, #"key "steps" is there twice"#),
         ("[]", .badData, "expected a JSON object"),
     ])
     func refuses(_ json: String, code: ExitCode, message: String) throws {

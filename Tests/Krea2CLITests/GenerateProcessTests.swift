@@ -1,4 +1,5 @@
 import Foundation
+import Images
 import TestSupport
 import Testing
 
@@ -212,28 +213,6 @@ struct GenerateProcessTests {
         #expect(run.errors.contains("size 70x64 is rounded up to 80x64"))
         #expect(run.errors.contains("size 80x64, steps 1"))
     }
-
-    @Test func planLoadsAndWritesNothing() throws {
-        for ratio in AspectRatio.allCases {
-            let run = try CommandRun.process(
-                [
-                    "generate", "a fox", "-m", fixtureModel, "--plan", "--json", "--aspect-ratio",
-                    ratio.rawValue,
-                ],
-                in: folder.path
-            )
-            #expect(run.code == 0)
-            let plan = try JSONSerialization.jsonObject(with: Data(run.output)) as? [String: Any]
-            let size = [plan?["width"], plan?["height"]].compactMap { $0 as? Int }
-            let documented = [1024, 512].map { side in
-                let size = ratio.size(resolutionClass: side)
-                return [size.width, size.height]
-            }
-            #expect(documented.contains(size), "\(ratio) \(size)")
-            #expect(plan?["arenaBytes"] is Int)
-        }
-        #expect(try folder.names().isEmpty)
-    }
 }
 
 /// Signals and closed pipes.
@@ -260,9 +239,51 @@ struct InterruptionTests {
         process.send(signal)
         let run = try process.finish()
         #expect(run.code == code)
-        #expect(run.errors.contains("krea2: stopped by \(name)"))
+        #expect(run.errors.hasSuffix("krea2: stopped by \(name); no picture is written\n"))
         #expect(run.output.isEmpty)
         #expect(try folder.names().isEmpty)
+    }
+
+    @Test(arguments: zip([SIGINT, SIGTERM], [Int32(130), 143]))
+    func finishedPicturesAreKept(_ signal: Int32, code: Int32) throws {
+        let process = try CommandProcess(
+            [
+                "generate", "slow", "-m", fixtureModel, "--steps", "1", "--num-images", "100",
+                "--size", "128x128", "--progress", "plain", "-o", "%d.png", "--dump", "d",
+            ],
+            in: folder.path
+        )
+        process.waitForError("picture 3 of 100")
+        process.send(signal)
+        let run = try process.finish()
+        #expect(run.code == code)
+        let names = try folder.names().sorted { $0.count < $1.count || $0 < $1 }
+        #expect((2..<100).contains(names.count), "no dump, no temporary file: \(names)")
+        #expect(run.lines == names)
+        #expect(names == names.indices.map { "\($0).png" })
+        #expect(run.errors.hasSuffix("; \(names.count) of 100 pictures written\n"))
+        for name in names {
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.file(name)))
+            #expect(try PNG.decode(Array(bytes)).width == 128)
+        }
+    }
+
+    @Test func picturesBeforeAFailureAreKept() throws {
+        let process = try CommandProcess(
+            [
+                "generate", "slow", "-m", fixtureModel, "--steps", "1", "--num-images", "100",
+                "--size", "128x128", "--progress", "plain", "-o", "%d.png",
+            ],
+            in: folder.path
+        )
+        process.waitForError("picture 2 of 100")
+        try folder.write("mine", to: "99.png")
+        try folder.write("mine", to: "50.png")
+        let run = try process.finish()
+        #expect(run.code == 73)
+        #expect(run.lines.count == 50)
+        #expect(run.errors.hasSuffix("; 50 of 100 pictures written\n"))
+        #expect(try folder.names().count == 52)
     }
 
     @Test func aSecondSignalKills() throws {

@@ -162,6 +162,35 @@ struct InspectFileTests {
         #expect(!run.text.contains("parameters:"))
     }
 
+    /// Other programs may write any text under our name.
+    @Test(arguments: ["[", #"{"a":"#])
+    func deeplyNestedRecordsAreShownAsTheyAre(_ level: String) throws {
+        let nested = String(repeating: level, count: 100_000)
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: picture(nil, to: "a.png")))
+        bytes.insert(contentsOf: Self.textChunk("krea2", nested), at: 33)
+        let path = try folder.write(Array(bytes), to: "b.png")
+        let run = try CommandRun.process(["inspect", path], in: folder.path)
+        #expect(run.code == 0, "\(run.errors)")
+        #expect(run.lines.contains("    " + nested))
+        let json = try CommandRun.process(["inspect", "--json", path], in: folder.path)
+        let object = try JSONSerialization.jsonObject(with: Data(json.output)) as? [String: Any]
+        let texts = object?["texts"] as? [[String: String]]
+        #expect(texts?.first == ["keyword": "krea2", "value": nested])
+        #expect(object?["krea2"] == nil)
+    }
+
+    /// A tEXt chunk, which belongs behind the header's 33 bytes or later.
+    private static func textChunk(_ keyword: String, _ text: String) -> [UInt8] {
+        let body = Array("tEXt\(keyword)\0\(text)".utf8)
+        var check = UInt32.max
+        for byte in body {
+            check ^= UInt32(byte)
+            for _ in 0..<8 { check = check >> 1 ^ (check & 1 == 1 ? 0xEDB8_8320 : 0) }
+        }
+        let bigEndian = { (number: UInt32) in (0..<4).map { UInt8(number >> (24 - 8 * $0) & 255) } }
+        return bigEndian(UInt32(body.count - 4)) + body + bigEndian(~check)
+    }
+
     @Test func damagedPicturesAreBadData() throws {
         let whole = try Data(contentsOf: URL(fileURLWithPath: picture(record, to: "a.png")))
         let path = try folder.write(Array(whole.prefix(60)), to: "cut.png")

@@ -49,6 +49,15 @@ struct ModelDiscoveryTests {
         #expect(try discovery.resolve(nil).path == "/k/model.safetensors")
     }
 
+    @Test(arguments: [
+        ("krea2_raw_bf16", Variant.raw), ("Krea-2-Turbo", .turbo), ("krea2TURBO8", .turbo),
+        ("krea2-strawberry", nil), ("turbo-raw", nil),
+    ])
+    func wordsOfTheNameTellTheVariant(_ name: String, variant: Variant?) throws {
+        let path = "/m/\(name).safetensors"
+        #expect(try discovery([path: ""]).resolve(path).variant == variant)
+    }
+
     @Test func placesInOrder() {
         let files = [
             "/k/model.safetensors": "", "/o/t.safetensors": "", "/o/r.safetensors": "",

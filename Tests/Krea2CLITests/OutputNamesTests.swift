@@ -48,14 +48,16 @@ struct OutputNamesTests {
             ([folder.file("new.png"), taken], "\(taken): exists; --force replaces it"),
             (
                 [folder.file("no/new.png")],
-                "\(folder.file("no/new.png")): the folder \(folder.file("no")) does not exist; "
-                    + "create it"
+                "\(folder.file("no/new.png")): there is no folder \(folder.file("no")); "
+                    + "create it first"
             ),
-            (["\(taken)/new.png"], "\(taken)/new.png: \(taken) is not a folder"),
             (
-                [folder.path],
-                "\(folder.path): is a folder; give a file name, such as "
-                    + "\(folder.path)/krea2-{seed}.png"
+                ["\(taken)/new.png"],
+                "\(taken)/new.png: there is no folder \(taken); create it first"
+            ),
+            (
+                [folder.path + "/"],
+                "\(folder.path)/: is not a regular file, so nothing is written there"
             ),
             (
                 [folder.file("a.png"), folder.file("a.png")],

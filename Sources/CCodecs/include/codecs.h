@@ -65,6 +65,9 @@ int codecs_png_decode_rgb8(const uint8_t *bytes, size_t byte_count, uint8_t *pix
 /// Most bytes of one text chunk, as stored and inflated; libpng's own default for readers.
 size_t codecs_png_text_limit(void);
 
+/// The version of the libpng that is loaded.
+const char *codecs_png_version(void);
+
 /// Renames a file unless the new name is taken, in one step; returns 0 or an `errno`.
 ///
 /// A shim because Swift sees only what Glibc declares without `_GNU_SOURCE`.

@@ -22,4 +22,16 @@ struct AutoencoderFiles {
         (names, self.checkpoint) = try AutoencoderNames.recognise(checkpoint)
         config = try AutoencoderConfig(self.checkpoint, names, file)
     }
+
+    /// Bytes of the float32 copies that the decoder makes, from shapes alone; padding is left out.
+    var decoderByteCount: Int {
+        checkpoint.names.reduce(0) { sum, name in
+            guard !name.contains("encoder."), let shape = checkpoint.record(name)?.shape else {
+                return sum
+            }
+            // Of a kernel over time, height and width, only the last slice in time is kept.
+            let isOverTime = shape.count == 5 && shape[2] > 0
+            return sum + 4 * shape.reduce(1, *) / (isOverTime ? shape[2] : 1)
+        }
+    }
 }
