@@ -33,6 +33,11 @@ public enum Engine {
         return max(1, Set(cores).count)
     }
 
+    /// Bytes of the machine's memory.
+    public static var memoryByteCount: Int {
+        sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+    }
+
     /// Measures how fast linear layers are here and now, which takes a fraction of a second.
     ///
     /// Other stages are slower, and a machine that is busy or gets hot is too, so times estimated

@@ -1,3 +1,5 @@
+import Tokenization
+
 /// What pictures to make.
 public struct GenerationRequest: Sendable, Equatable {
     /// Text that describes the picture; may be empty.
@@ -75,10 +77,13 @@ public struct ResolvedRequest: Sendable, Equatable {
     public let seed: UInt64
     /// Number of pictures.
     public let imageCount: Int
+    /// The prompt in its template and, with guidance, the negative prompt.
+    let prompts: [PromptTemplate.Encoding]
+
     /// Tokens the transformer sees of the prompt, the template's suffix included.
-    public let promptTokens: Int
+    public var promptTokens: Int { prompts[0].ids.count - PromptTemplate.sliceStart }
     /// Tokens of the prompt beyond the limit, which are dropped.
-    public let truncatedTokens: Int
+    public var truncatedTokens: Int { prompts[0].truncatedTokens }
 }
 
 extension GenerationRequest {

@@ -101,18 +101,13 @@ public struct GenerationPlan: Sendable {
     public let arenaBytes: Int
     /// Bytes of mapped weights by stage.
     public let weightBytes: [(stage: String, byteCount: Int)]
-    /// Bytes of the float32 copies that the autoencoder's decoder makes of its weights.
-    public let decoderBytes: Int
-    /// Bytes resident at most: activations, and the weights of the largest stage with the decoder's
-    /// copies where it is that one.
-    ///
-    /// Stages follow each other, and the system may drop mapped weights when memory is short, so a
-    /// run needs less.
-    public var peakBytes: Int {
-        let decoding = decoderBytes + (weightBytes.last?.byteCount ?? 0)
-        return arenaBytes + max(decoding, weightBytes.map(\.byteCount).max() ?? 0)
-    }
-    /// Bytes read from disk if nothing is cached: every weight once.
+    /// Bytes of weights that a stage has in memory at a time, largest over the stages: two blocks and
+    /// what belongs to none, or the decoder's float32 copies.
+    public let residentWeightBytes: Int
+    /// Bytes resident at most.
+    public var peakBytes: Int { arenaBytes + residentWeightBytes }
+    /// Bytes read from disk if nothing is cached: every weight once, and the transformer's in each
+    /// pass where they are more than the machine's memory.
     public let diskBytes: Int
     /// Multiplications and additions of all stages.
     public let floatingPointOperations: Double

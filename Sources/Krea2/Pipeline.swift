@@ -137,20 +137,20 @@ extension Pipeline {
     public func resolve(_ request: GenerationRequest) throws(GenerationError) -> ResolvedRequest {
         try request.validate()
         let tokens = request.width * request.height / 256
-        let prompt = template.encode(request.prompt)
         let isTurbo = summary.variant == .turbo
+        let guidance = request.guidance ?? summary.recommendedGuidance
+        let texts = [request.prompt] + (guidance > 0 ? [request.negativePrompt ?? ""] : [])
         return ResolvedRequest(
             variant: summary.variant,
             steps: request.steps ?? summary.recommendedSteps,
-            guidance: request.guidance ?? summary.recommendedGuidance,
+            guidance: guidance,
             shift: request.shift
                 ?? (isTurbo ? Schedule.turboShift : shiftRule.shift(imageTokens: tokens)),
             width: request.width,
             height: request.height,
             seed: request.seed,
             imageCount: request.imageCount,
-            promptTokens: prompt.ids.count - PromptTemplate.sliceStart,
-            truncatedTokens: prompt.truncatedTokens
+            prompts: texts.map(template.encode)
         )
     }
 
@@ -161,7 +161,7 @@ extension Pipeline {
     /// - Throws: `.request` when a value is out of range.
     public func plan(_ request: GenerationRequest) throws(GenerationError) -> GenerationPlan {
         let resolved = try resolve(request)
-        let sizes = runSizes(resolved, ids(request, resolved))
+        let sizes = runSizes(resolved)
         var arena = Arena.measuring()
         let memory = memory(sizes, &arena)
         let weights = zip(["text encoder", "transformer", "autoencoder"], summary.parts)
@@ -177,8 +177,12 @@ extension Pipeline {
             },
             arenaBytes: arena.byteCount + Operators.scratchByteCount(threads: options.threads),
             weightBytes: weights.map { ($0, $1.byteCount) },
-            decoderBytes: autoencoderFiles.decoderByteCount,
-            diskBytes: weights.reduce(0) { $0 + $1.1.byteCount },
+            residentWeightBytes: max(
+                encoder.residentByteCount,
+                transformer.residentByteCount,
+                autoencoderFiles.decoderByteCount
+            ),
+            diskBytes: diskBytes(resolved),
             floatingPointOperations: workload.total(
                 steps: resolved.steps,
                 images: resolved.imageCount
@@ -186,18 +190,19 @@ extension Pipeline {
         )
     }
 
-    /// Token ids of the prompt, and of the negative prompt where there is guidance.
-    private func ids(_ request: GenerationRequest, _ resolved: ResolvedRequest) -> [[Int32]] {
-        let prompts =
-            [request.prompt] + (resolved.guidance > 0 ? [request.negativePrompt ?? ""] : [])
-        return prompts.map { template.encode($0).ids }
+    private func diskBytes(_ resolved: ResolvedRequest) -> Int {
+        let transformer = transformerFiles.checkpoint.byteCount
+        let isCached = transformer < Engine.memoryByteCount
+        let passes = isCached ? 1 : resolved.imageCount * resolved.steps * resolved.prompts.count
+        return encoderFiles.whole.byteCount + passes * transformer
+            + autoencoderFiles.checkpoint.byteCount
     }
 
-    private func runSizes(_ resolved: ResolvedRequest, _ ids: [[Int32]]) -> RunSizes {
+    private func runSizes(_ resolved: ResolvedRequest) -> RunSizes {
         let unit = GenerationRequest.sideMultiple
         return RunSizes(
-            idCounts: ids.map(\.count),
-            textTokens: ids.map { $0.count - PromptTemplate.sliceStart },
+            idCounts: resolved.prompts.map(\.ids.count),
+            textTokens: resolved.prompts.map { $0.ids.count - PromptTemplate.sliceStart },
             packing: LatentPacking(
                 channels: transformer.config.tokenWidth / 4,
                 gridHeight: resolved.height / unit,
@@ -321,11 +326,10 @@ extension Pipeline {
         _ dump: Dump?
     ) throws(GenerationError) -> Run {
         let resolved = try resolve(request)
-        let ids = ids(request, resolved)
-        report(request, resolved, messages)
-        try checkVocabulary(ids)
+        report(resolved, messages)
+        try checkVocabulary(resolved)
 
-        let sizes = runSizes(resolved, ids)
+        let sizes = runSizes(resolved)
         var measure = Arena.measuring()
         _ = memory(sizes, &measure)
         var arena = Arena(Storage(byteCount: measure.byteCount))
@@ -343,7 +347,7 @@ extension Pipeline {
             meter: ProgressMeter(workload(sizes), resolved, progress),
             dump: dump
         )
-        try encode(ids, run)
+        try encode(resolved.prompts.map(\.ids), run)
         return run
     }
 
@@ -357,24 +361,18 @@ extension Pipeline {
         let dump: Dump?
     }
 
-    private func report(
-        _ request: GenerationRequest,
-        _ resolved: ResolvedRequest,
-        _ messages: (String) -> Void
-    ) {
+    private func report(_ resolved: ResolvedRequest, _ messages: (String) -> Void) {
         let limit = PromptTemplate.conditioningLimit - PromptTemplate.suffixTokenCount
-        var prompts = [("prompt", resolved.truncatedTokens)]
-        if resolved.guidance > 0 {
-            let negative = template.encode(request.negativePrompt ?? "")
-            prompts.append(("negative prompt", negative.truncatedTokens))
-        }
-        for (name, dropped) in prompts where dropped > 0 {
-            messages("\(name): the last \(dropped) tokens are dropped, \(limit) fit")
+        for (name, prompt) in zip(["prompt", "negative prompt"], resolved.prompts)
+        where prompt.truncatedTokens > 0 {
+            messages(
+                "\(name): the last \(prompt.truncatedTokens) tokens are dropped, \(limit) fit"
+            )
         }
     }
 
-    private func checkVocabulary(_ ids: [[Int32]]) throws(GenerationError) {
-        let largest = ids.joined().max() ?? 0
+    private func checkVocabulary(_ resolved: ResolvedRequest) throws(GenerationError) {
+        let largest = resolved.prompts.lazy.flatMap(\.ids).max() ?? 0
         guard largest < encoder.config.vocabulary else {
             throw .model(
                 .damaged(

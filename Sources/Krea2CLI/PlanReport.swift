@@ -19,7 +19,7 @@ struct PlanReport: Encodable {
     let steps: Int
     let images: Int
     let arenaBytes: Int
-    let decoderBytes: Int
+    let residentWeightBytes: Int
     let weights: [Weights]
     let peakBytes: Int
     let diskBytes: Int
@@ -44,7 +44,7 @@ struct PlanReport: Encodable {
         steps = resolved.steps
         images = resolved.imageCount
         arenaBytes = plan.arenaBytes
-        decoderBytes = plan.decoderBytes
+        residentWeightBytes = plan.residentWeightBytes
         weights = plan.weightBytes.map { Weights(stage: $0.stage, byteCount: $0.byteCount) }
         peakBytes = plan.peakBytes
         diskBytes = plan.diskBytes
@@ -68,13 +68,11 @@ struct PlanReport: Encodable {
     /// Memory, disk and time, one line each.
     var summary: [String] {
         var lines = [
-            "memory       at most \(byteText(peakBytes)): activations and the weights of "
-                + "the largest stage",
-            "activations  \(byteText(arenaBytes)), shared by all stages",
-            "decoder      \(byteText(decoderBytes)), float32 copies of its weights",
+            "memory       \(byteText(peakBytes)): \(byteText(arenaBytes)) of activations and "
+                + "\(byteText(residentWeightBytes)) of weights at a time",
         ]
         lines += weights.map {
-            "weights      \(byteText($0.byteCount)), \($0.stage); mapped, dropped when memory is short"
+            "weights      \(byteText($0.byteCount)), \($0.stage)"
         }
         let teraOperations = (floatingPointOperations / 1e12).short
         let speed = (operationsPerSecond / 1e9).rounded().short

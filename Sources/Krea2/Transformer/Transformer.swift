@@ -95,6 +95,16 @@ struct TransformerScratch {
     }
 }
 
+// MARK: Memory
+
+extension Transformer {
+    /// Bytes of weights in use at a time: two blocks and everything else.
+    var residentByteCount: Int {
+        let sizes = blocks.map { $0.matrices.reduce(0) { $0 + $1.byteCount } }
+        return checkpoint.byteCount - sizes.reduce(0, +) + 2 * (sizes.max() ?? 0)
+    }
+}
+
 // MARK: Forward
 
 extension Transformer {
