@@ -46,8 +46,8 @@ enum Generate {
         return settings
     }
 
-    /// Longest prompt read from standard input, in bytes; the model reads far less.
-    static let promptByteLimit = 1 << 20
+    /// Longest prompt read from standard input, in bytes: that of an argument, too.
+    static let promptByteLimit = 1 << 17
 
     private static func run(
         _ settings: GenerateSettings,

@@ -69,7 +69,7 @@ struct PlanReport: Encodable {
     var summary: [String] {
         var lines = [
             "memory       \(byteText(peakBytes)): \(byteText(arenaBytes)) of activations and "
-                + "\(byteText(residentWeightBytes)) of weights at a time",
+                + "\(byteText(residentWeightBytes)) of weights at a time"
         ]
         lines += weights.map {
             "weights      \(byteText($0.byteCount)), \($0.stage)"

@@ -103,7 +103,7 @@ struct TextEncoderScratch {
 // MARK: Memory
 
 extension TextEncoder {
-    /// Bytes of weights in use at a time: two layers. Of the embeddings few rows are read.
+    /// Bytes of weights in use at a time: two layers; of the embeddings few rows are read.
     var residentByteCount: Int {
         2 * (layers.map { $0.matrices.reduce(0) { $0 + $1.byteCount } }.max() ?? 0)
     }
