@@ -8,14 +8,14 @@ import torch
 
 def orthogonal(matrix, rounds=5):
     """Nearly the closest semi-orthogonal matrix, by a quintic Newton-Schulz iteration."""
-    x = matrix / (matrix.norm() + 1e-7)
+    x = (matrix / (matrix.norm() + 1e-7)).bfloat16()
     transposed = x.shape[0] > x.shape[1]
     if transposed:
         x = x.T
     for _ in range(rounds):
         a = x @ x.T
         x = 3.4445 * x + (2.0315 * a @ a - 4.7750 * a) @ x
-    return x.T if transposed else x
+    return (x.T if transposed else x).float()
 
 
 class Muon(torch.optim.Optimizer):

@@ -86,7 +86,6 @@ def main():
     stage = {arguments.latents: first}
     conditioner = TextConditioner(arguments.encoder, arguments.tokenizer)
     data = Latents(arguments.latents)
-    compiled = torch.compile(model)
 
     def save():
         torch.save(
@@ -121,7 +120,7 @@ def main():
         noisy = x + sigma[:, None, None] * (noise - x)
         where = positions(taps.shape[1], *z.shape[2:])
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = compiled(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
+            velocity = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), noise - x)
         for optimiser in optimisers:
             optimiser.zero_grad()
