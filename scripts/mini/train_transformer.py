@@ -3,7 +3,8 @@
     train_transformer.py STATE.pt LATENTS ENCODER TOKENIZER --steps 30000 --minutes 120
 
 LATENTS is a folder that `latents.py` wrote. Stages follow each other with the same state and
-another folder: 128, 256 and then 512 pixels.
+another folder: 128, 256 and then 512 pixels. With `--tokens N` a step sees only N of the image
+tokens, at their places in the whole picture: 512 pixels for the price of 256.
 """
 
 import argparse
@@ -50,6 +51,17 @@ def captions(rng, scenes, short=0.6):
     return ["" if rng.random() < DROPOUT else make(rng, scene) for scene in scenes]
 
 
+def visible(rng, height, width, count):
+    """Indices of about `count` tokens of a grid: half of the time a window, else tokens from everywhere."""
+    if rng.random() < 0.5:
+        return torch.tensor(sorted(rng.sample(range(height * width), count)))
+    rows = min(height, round((count * height / width) ** 0.5))
+    columns = min(width, round(count / rows))
+    top, left = rng.randint(0, height - rows), rng.randint(0, width - columns)
+    grid = torch.arange(height * width).reshape(height, width)
+    return grid[top : top + rows, left : left + columns].flatten()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("state")
@@ -59,6 +71,7 @@ def main():
     parser.add_argument("--steps", type=int, required=True, help="steps of all stages so far and this one")
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--tokens", type=int, help="image tokens that a step sees; all by default")
     parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--final", type=float, default=0.1, help="share of the rate at the end")
     parser.add_argument("--threads", type=int, default=2)
@@ -76,14 +89,15 @@ def main():
     rates = [o.param_groups[0]["lr"] for o in optimisers]
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = first = 0
+    stage_name = f"{arguments.latents} {arguments.tokens}"
     if os.path.exists(arguments.state):
         state = torch.load(arguments.state, weights_only=True)
         model.load_state_dict(state["model"])
         for optimiser, saved in zip(optimisers, state["optimisers"]):
             optimiser.load_state_dict(saved)
         average, step = state["average"], state["step"]
-        first = state.get("stage", {}).get(arguments.latents, step)
-    stage = {arguments.latents: first}
+        first = state.get("stage", {}).get(stage_name, step)
+    stage = {stage_name: first}
     conditioner = TextConditioner(arguments.encoder, arguments.tokenizer)
     data = Latents(arguments.latents)
 
@@ -119,6 +133,10 @@ def main():
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
         where = positions(taps.shape[1], *z.shape[2:])
+        if arguments.tokens and arguments.tokens < x.shape[1]:
+            seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
+            x, noise, noisy = x[:, seen], noise[:, seen], noisy[:, seen]
+            where = torch.cat([where[: taps.shape[1]], where[taps.shape[1] :][seen]])
         with torch.autocast("cpu", torch.bfloat16):
             velocity = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), noise - x)
