@@ -4,8 +4,10 @@
     train_language.py STATE.pt --tokenizer FOLDER --minutes 60 --vision-only
 
 The second phase leaves the language tower as it is, so that nothing changes for prompts without
-pictures: what was trained on their states stays valid. Each phase has a schedule of its own. The tokenizer is trained first where FOLDER does not hold one. `--check` compares the batched networks
-of this file with transformers' own, and the patches with those of its image processor, and stops.
+pictures: what was trained on their states stays valid. Each phase has a schedule of its own; Muon leads the
+second one. The tokenizer is trained first where FOLDER does not hold one. `--check` compares the
+batched networks of this file with transformers' own, and the patches with those of its image
+processor, and stops.
 
 Steps are of three tasks: expanding, captioning, and looking. Looking trains the vision tower alone to
 tell, through a linear layer that is thrown away, what each cell of a picture shows; captioning learns
@@ -29,6 +31,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 import language
 import world
+from muon import Muon
 
 ROWS, LENGTH = 7, 256
 # Shares of the steps; a looking step is the cheapest.
@@ -294,12 +297,22 @@ def main():
         return check(networks, tokenizer, teacher)
 
     average = {name: p.detach().clone() for name, p in networks.named_parameters()}
-    matrices = [p for p in networks.parameters() if p.dim() > 1]
-    vectors = [p for p in networks.parameters() if p.dim() == 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
-        lr=arguments.rate, betas=(0.9, 0.98), fused=True,
-    )  # fmt: skip
+    hidden = []
+    if arguments.vision_only:
+        hidden = [p for n, p in networks.visual.named_parameters() if p.dim() > 1 and "pos_embed" not in n]
+    others = [p for p in networks.parameters() if not any(p is q for q in hidden)]
+    optimisers = [
+        torch.optim.AdamW(
+            [
+                {"params": [p for p in others if p.dim() > 1], "weight_decay": 0.05},
+                {"params": [p for p in others if p.dim() == 1], "weight_decay": 0.0},
+            ],
+            lr=arguments.rate, betas=(0.9, 0.98), fused=True,
+        )
+    ]  # fmt: skip
+    if hidden:
+        optimisers.append(Muon(hidden, lr=10 * arguments.rate))
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     step, seconds = 0, {}
     phase, tasks = ("vision", VISION_TASKS) if arguments.vision_only else ("all", TASKS)
     if arguments.vision_only:
@@ -307,7 +320,9 @@ def main():
     if os.path.exists(arguments.state):
         state = torch.load(arguments.state, weights_only=True)
         networks.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        if state["phase"] == phase:
+            for optimiser, saved in zip(optimisers, state["optimisers"]):
+                optimiser.load_state_dict(saved)
         average, step, seconds = state["average"], state["step"], state["seconds"]
         if arguments.vision_only:  # the language tower is the averaged one from here on
             networks.load_state_dict(average, strict=False)
@@ -315,8 +330,8 @@ def main():
 
     def save():
         state = {
-            "model": networks.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-            "step": step, "seconds": {**seconds, phase: spent},
+            "model": networks.state_dict(), "optimisers": [o.state_dict() for o in optimisers],
+            "average": average, "step": step, "phase": phase, "seconds": {**seconds, phase: spent},
         }  # fmt: skip
         torch.save(state, arguments.state + ".part")
         os.replace(arguments.state + ".part", arguments.state)
@@ -329,8 +344,9 @@ def main():
     while spent < budget:
         progress = spent / budget
         shape = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
-        for group in optimiser.param_groups:
-            group["lr"] = arguments.rate * min(1, (step + 1) / 150) * shape
+        for optimiser, rate in zip(optimisers, rates):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min(1, (step + 1) / 150) * shape
         task = rng.choices(list(tasks), tasks.values())[0]
         with torch.autocast("cpu", torch.bfloat16):
             if task == "looking":
@@ -349,10 +365,12 @@ def main():
                 examples += int(batch.documents.max())
         sums[task][0] += loss.item()
         sums[task][1] += 1
-        optimiser.zero_grad()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
         (loss + CELL_WEIGHT * cells if task == "captioning" else loss).backward()
         torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         decay = min(0.998, step / (step + 20))
         live = {name: p.detach() for name, p in networks.named_parameters() if p.requires_grad}
