@@ -63,12 +63,14 @@ package final class Operators {
         max(packedCapacity, packedBytes) + threads * Workspace.byteCount
     }
 
-    /// Packed activations: at least `packedCapacity` bytes.
-    var packedLanes: UnsafeMutableBufferPointer<UInt32> {
-        let bytes = packed.bytes
-        let lanes = bytes.bindMemory(to: UInt32.self)
-        return lanes
+    /// Memory for packed activations: at least `packedCapacity` bytes.
+    var packedMemory: UnsafeMutableRawPointer {
+        guard let memory = packed.bytes.baseAddress else { preconditionFailure("no memory") }
+        return memory
     }
+
+    /// Bytes of that memory.
+    var packedByteCount: Int { packed.bytes.count }
 
     func workspace(_ worker: Int) -> Workspace {
         Workspace(workspaces.bytes, worker: worker)
@@ -101,6 +103,11 @@ struct Workspace {
     let lanes: UnsafeMutablePointer<UInt32>
     /// Sums of a tile, twice: `[tileRows, tileStride]`.
     let sums: (UnsafeMutablePointer<Float>, UnsafeMutablePointer<Float>)
+
+    /// The same memory as `lanes`.
+    var floats: UnsafeMutablePointer<Float> {
+        UnsafeMutableRawPointer(lanes).assumingMemoryBound(to: Float.self)
+    }
 
     /// Most rows and columns of a tile.
     static let (tileRows, tileColumns) = (840, 256)

@@ -13,9 +13,17 @@ extension WeightReader {
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.
-    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> Tensor {
-        tensor(name, shape: [rows, columns])
+    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
+        WeightMatrix(tensor(name, shape: [rows, columns]))
     }
+}
+
+/// Layers of a network whose matrices are used together.
+protocol MatrixGroup {
+    /// In the order of their use.
+    var matrices: [WeightMatrix] { get }
+    /// The same layers with their matrices elsewhere in memory.
+    func replacing(_ matrices: [WeightMatrix]) -> Self
 }
 
 /// What is asked and told between two blocks of a long computation.

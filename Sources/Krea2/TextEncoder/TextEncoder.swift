@@ -13,7 +13,7 @@ struct TextEncoder {
     let taps: [Int]
 
     private let checkpoint: Checkpoint
-    private let embedding: Tensor
+    private let embedding: WeightMatrix
     private let layers: [TextEncoderLayer]
 
     /// Reads the layers that are needed and checks their shapes.
@@ -43,19 +43,19 @@ struct TextEncoder {
 }
 
 /// One decoder layer's tensors.
-struct TextEncoderLayer {
+struct TextEncoderLayer: MatrixGroup {
     let attentionNorm: Tensor
-    let query: Tensor
-    let key: Tensor
-    let value: Tensor
-    let output: Tensor
+    private(set) var query: WeightMatrix
+    private(set) var key: WeightMatrix
+    private(set) var value: WeightMatrix
+    private(set) var output: WeightMatrix
     /// Root-mean-square norms of each head: `[headSize]`.
     let queryNorm: Tensor
     let keyNorm: Tensor
     let feedForwardNorm: Tensor
-    let gate: Tensor
-    let up: Tensor
-    let down: Tensor
+    private(set) var gate: WeightMatrix
+    private(set) var up: WeightMatrix
+    private(set) var down: WeightMatrix
 
     init(_ weights: WeightReader, _ config: TextEncoderConfig) {
         let (width, headSize) = (config.width, config.headSize)
@@ -74,29 +74,40 @@ struct TextEncoderLayer {
         down = weights.matrix("mlp.down_proj.weight", width, config.feedForwardWidth)
     }
 
-    /// The large ones, which are read ahead and dropped again.
-    var matrices: [Tensor] { [query, key, value, output, gate, up, down] }
+    var matrices: [WeightMatrix] { [query, key, value, output, gate, up, down] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TextEncoderLayer {
+        var copy = self
+        (copy.query, copy.key, copy.value) = (matrices[0], matrices[1], matrices[2])
+        copy.output = matrices[3]
+        (copy.gate, copy.up, copy.down) = (matrices[4], matrices[5], matrices[6])
+        return copy
+    }
 }
 
 /// Buffers of the encoder for a number of tokens.
 struct TextEncoderScratch {
     let residual: Tensor
-    let normed: Tensor
     let query: Tensor
     let key: Tensor
     let value: Tensor
-    let gate: Tensor
-    let up: Tensor
+    let hidden: Tensor
 
-    init(_ config: TextEncoderConfig, tokens: Int, _ arena: inout Arena) {
+    init(
+        _ config: TextEncoderConfig,
+        tokens: Int,
+        _ activations: ElementType,
+        _ arena: inout Arena
+    ) {
+        func buffer(_ name: String, _ width: Int) -> Tensor {
+            arena.tensor(name, tokens, width, elementType: activations)
+        }
         let keyWidth = config.keyValueHeads * config.headSize
         residual = arena.tensor("residual", tokens, config.width)
-        normed = arena.tensor("normed", tokens, config.width)
-        query = arena.tensor("query", tokens, config.heads * config.headSize)
-        key = arena.tensor("key", tokens, keyWidth)
-        value = arena.tensor("value", tokens, keyWidth)
-        gate = arena.tensor("feed-forward gate", tokens, config.feedForwardWidth)
-        up = arena.tensor("feed-forward up", tokens, config.feedForwardWidth)
+        query = buffer("query", config.heads * config.headSize)
+        key = buffer("key", keyWidth)
+        value = buffer("value", keyWidth)
+        hidden = buffer("feed-forward", config.feedForwardWidth)
     }
 }
 
@@ -154,27 +165,22 @@ extension TextEncoder {
         scratch: TextEncoderScratch,
         operators: Operators
     ) {
-        let (x, normed, epsilon) = (scratch.residual, scratch.normed, config.epsilon)
-
-        operators.rmsNorm(
-            x,
-            weight: layer.attentionNorm,
-            stored: .plain,
-            epsilon: epsilon,
-            into: normed
-        )
-        operators.linear(normed, layer.query, into: scratch.query)
-        operators.linear(normed, layer.key, into: scratch.key)
-        operators.linear(normed, layer.value, into: scratch.value)
-        for (heads, norm) in [(scratch.query, layer.queryNorm), (scratch.key, layer.keyNorm)] {
-            operators.headNorm(
-                heads,
-                weight: norm,
-                stored: .plain,
-                epsilon: epsilon,
-                rotary: rotary
-            )
+        let x = scratch.residual
+        func rowNorm(_ weight: Tensor) -> RowNorm {
+            RowNorm(weight: weight, stored: .plain, epsilon: config.epsilon)
         }
+        func headNorm(_ weight: Tensor) -> HeadNorm {
+            HeadNorm(weight: weight, stored: .plain, epsilon: config.epsilon, rotary: rotary)
+        }
+
+        operators.linear(
+            .normed(x, rowNorm(layer.attentionNorm)),
+            [
+                LinearLayer(layer.query, heads: headNorm(layer.queryNorm), into: scratch.query),
+                LinearLayer(layer.key, heads: headNorm(layer.keyNorm), into: scratch.key),
+                LinearLayer(layer.value, into: scratch.value),
+            ]
+        )
         operators.attention(
             scratch.query,
             scratch.key,
@@ -184,21 +190,13 @@ extension TextEncoder {
             mask: .causal(firstPosition: 0),
             into: scratch.query
         )
-        operators.linear(scratch.query, layer.output, into: normed)
-        operators.gatedAdd(x, normed, gate: nil)
+        operators.linear(.rows(scratch.query), [LinearLayer(layer.output, addingTo: x)])
 
-        operators.rmsNorm(
-            x,
-            weight: layer.feedForwardNorm,
-            stored: .plain,
-            epsilon: epsilon,
-            into: normed
+        operators.linear(
+            .normed(x, rowNorm(layer.feedForwardNorm)),
+            [LinearLayer(gate: layer.gate, up: layer.up, into: scratch.hidden)]
         )
-        operators.linear(normed, layer.gate, into: scratch.gate)
-        operators.linear(normed, layer.up, into: scratch.up)
-        operators.siluMultiply(scratch.gate, by: scratch.up)
-        operators.linear(scratch.gate, layer.down, into: normed)
-        operators.gatedAdd(x, normed, gate: nil)
+        operators.linear(.rows(scratch.hidden), [LinearLayer(layer.down, addingTo: x)])
     }
 
     /// Angles of positions 0 and up; a picture's three axes coincide for text.

@@ -15,9 +15,9 @@ struct TextFusion {
     let refiner: [FusionBlock]
     /// Norm before the projection: `[text width]`, stored minus one.
     let norm: Tensor
-    let hidden: Tensor
+    let hidden: WeightMatrix
     let hiddenBias: Tensor
-    let output: Tensor
+    let output: WeightMatrix
     let outputBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
@@ -68,11 +68,17 @@ struct TextFusionScratch {
     let hidden: Tensor
     let block: BlockScratch
 
-    init(_ config: TransformerConfig, tokens: Int, taps: Tensor, _ arena: inout Arena) {
+    init(
+        _ config: TransformerConfig,
+        tokens: Int,
+        taps: Tensor,
+        _ activations: ElementType,
+        _ arena: inout Arena
+    ) {
         self.taps = taps
         fused = arena.tensor("fused text", tokens, config.text.width)
         hidden = arena.tensor("text projection", tokens, config.width)
-        block = BlockScratch(config.text, rows: tokens * config.taps, &arena)
+        block = BlockScratch(config.text, rows: tokens * config.taps, activations, &arena)
     }
 }
 
@@ -95,63 +101,54 @@ extension TextFusion {
     ) throws(GenerationError) {
         let (tokens, fused) = (scratch.taps.rows, scratch.fused)
         let rows = scratch.taps.reshaped(tokens * config.taps, config.text.width)
+        let sequences = (0..<tokens).map { $0 * config.taps..<($0 + 1) * config.taps }
 
         for (index, block) in layerwise.enumerated() {
-            forward(block, rows, sequence: config.taps, scratch.block, operators)
+            forward(block, rows, BlockRows(sequences), scratch.block, operators)
             try watch.check(rows, "layerwise block \(index)", operators)
         }
         operators.weightedSum(scratch.taps, weights: projector, into: fused)
         for (index, block) in refiner.enumerated() {
-            forward(block, fused, sequence: tokens, scratch.block.prefix(tokens), operators)
+            forward(block, fused, BlockRows([0..<tokens]), scratch.block, operators)
             try watch.check(fused, "refiner block \(index)", operators)
         }
 
-        let normed = scratch.block.normed.rows(0..<tokens)
-        operators.rmsNorm(
-            fused,
-            weight: norm,
-            stored: .minusOne,
-            epsilon: config.epsilon,
-            into: normed
+        operators.linear(
+            .normed(fused, rowNorm(norm)),
+            [LinearLayer(hidden, bias: hiddenBias, into: scratch.hidden)]
         )
-        operators.linear(normed, hidden, bias: hiddenBias, into: scratch.hidden)
         operators.geluTanh(scratch.hidden)
         operators.linear(scratch.hidden, output, bias: outputBias, into: text)
         try watch.check(text, "projection", operators)
     }
 
+    private func rowNorm(_ weight: Tensor) -> RowNorm {
+        RowNorm(weight: weight, stored: .minusOne, epsilon: config.epsilon)
+    }
+
     private func forward(
         _ block: FusionBlock,
         _ x: Tensor,
-        sequence: Int,
+        _ rows: BlockRows,
         _ scratch: BlockScratch,
         _ operators: Operators
     ) {
-        let epsilon = config.epsilon
-        operators.rmsNorm(
-            x,
-            weight: block.attentionNorm,
-            stored: .minusOne,
-            epsilon: epsilon,
-            into: scratch.normed
-        )
         block.attention.forward(
-            scratch,
-            sequence: sequence,
-            rotary: nil,
-            epsilon: epsilon,
+            x,
+            norm: rowNorm(block.attentionNorm),
+            residualGate: nil,
+            rows: rows,
+            epsilon: config.epsilon,
+            scratch: scratch,
             operators: operators
         )
-        operators.gatedAdd(x, scratch.normed, gate: nil)
-
-        operators.rmsNorm(
+        block.feedForward.forward(
             x,
-            weight: block.feedForwardNorm,
-            stored: .minusOne,
-            epsilon: epsilon,
-            into: scratch.normed
+            norm: rowNorm(block.feedForwardNorm),
+            residualGate: nil,
+            ranges: [0..<x.rows],
+            scratch: scratch,
+            operators: operators
         )
-        block.feedForward.forward(scratch, operators: operators)
-        operators.gatedAdd(x, scratch.normed, gate: nil)
     }
 }

@@ -4,13 +4,13 @@ import Glibc
 import Tensors
 
 /// Makes the modulation of all blocks from the noise level.
-struct TimeEmbedding {
+struct TimeEmbedding: MatrixGroup {
     let config: TransformerConfig
-    let hidden: Tensor
+    private(set) var hidden: WeightMatrix
     let hiddenBias: Tensor
-    let output: Tensor
+    private(set) var output: WeightMatrix
     let outputBias: Tensor
-    let projection: Tensor
+    private(set) var projection: WeightMatrix
     let projectionBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
@@ -22,6 +22,14 @@ struct TimeEmbedding {
         outputBias = weights.small("tmlp.2.bias", width)
         projection = weights.matrix("tproj.1.weight", 6 * width, width)
         projectionBias = weights.small("tproj.1.bias", 6 * width)
+    }
+
+    var matrices: [WeightMatrix] { [hidden, output, projection] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TimeEmbedding {
+        var copy = self
+        (copy.hidden, copy.output, copy.projection) = (matrices[0], matrices[1], matrices[2])
+        return copy
     }
 }
 
@@ -61,7 +69,7 @@ extension TimeEmbedding {
     /// - Parameters:
     ///   - time: Noise level from 0 to 1.
     ///   - scratch: Receives `embedding` and `projection`.
-    ///   - operators: The arithmetic.
+    ///   - operators: The arithmetic; float32 is in place, since angles are large.
     func forward(_ time: Float, scratch: TimeScratch, operators: Operators) {
         scratch.sinusoid.write(Self.sinusoid(time: time, width: config.timeWidth))
         operators.linear(scratch.sinusoid, hidden, bias: hiddenBias, into: scratch.hidden)
