@@ -110,7 +110,9 @@ private struct Demand {
     init(_ tensors: [Tensor], of checkpoint: Checkpoint, held: Int) {
         items = tensors.map { tensor in
             let sources = checkpoint.files.indices.lazy.compactMap { file in
-                checkpoint.files[file].range(of: tensor).map { WeightPlan.Source(file: file, bytes: $0) }
+                checkpoint.files[file].range(of: tensor).map {
+                    WeightPlan.Source(file: file, bytes: $0)
+                }
             }
             let source = tensor.byteCount == 0 ? nil : sources.first
             return WeightPlan.Item(tensor: tensor, source: source)

@@ -83,8 +83,11 @@ extension WeightStreamState {
         return offset
     }
 
-    /// Whether somebody still waits for it.
-    func isWanted(_ job: Job) -> Bool { !isStopped && job.restarts == restarts }
+    /// Whether it is still of use: what is to stay is, even when the consumer starts again.
+    func isWanted(_ job: Job) -> Bool {
+        let isPinned = plan.items[job.index].pinnedOffset != nil
+        return !isStopped && (isPinned || job.restarts == restarts)
+    }
 
     /// Notes that a matrix is read.
     mutating func finish(_ job: Job) {
