@@ -15,7 +15,7 @@ public struct PipelineOptions: Sendable {
     /// - Parameters:
     ///   - threads: Threads to compute with.
     ///   - variant: Which checkpoint it is; nil to go by the files.
-    public init(threads: Int = Engine.physicalCores, variant: Variant? = nil) {
+    public init(threads: Int = Engine.defaultThreads, variant: Variant? = nil) {
         self.threads = threads
         self.variant = variant
     }

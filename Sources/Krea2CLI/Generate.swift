@@ -186,7 +186,7 @@ extension Generate {
 extension Generate {
     /// Threads to compute with.
     static func threads(_ settings: GenerateSettings) -> Int {
-        settings.threads ?? Engine.physicalCores
+        settings.threads ?? Engine.defaultThreads
     }
 
     private static func planReport(
