@@ -7,9 +7,10 @@ extension WeightReader {
     ///
     /// Nothing is copied of a tensor that is not as expected, whose size the file does not confirm.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
-        let tensor = tensor(name, shape: shape, orShapes: alternatives)
+        let tensor = tensor(name, shape: shape, orShapes: alternatives, acceptsFloat8: true)
         let isConfirmed = ([shape] + alternatives).contains { $0 == self.shape(name) }
-        return isConfirmed ? converted(tensor) : tensor
+        guard isConfirmed else { return tensor }
+        return dequantized(WeightMatrix(tensor.reshaped(1, tensor.count))).reshaped(shape)
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.

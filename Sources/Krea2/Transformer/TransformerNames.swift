@@ -80,6 +80,6 @@ enum TransformerNames: Sendable {
 
     /// Whether a tensor without its prefix is one that some files carry to no purpose.
     static func isStray(_ name: String) -> Bool {
-        name == "last.down.weight" || name == "last.up.weight"
+        name.hasPrefix("last.down.") || name.hasPrefix("last.up.")
     }
 }
