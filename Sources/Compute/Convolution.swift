@@ -45,7 +45,7 @@ extension Operators {
     ///
     /// Kernels in bfloat16 take two channels at a time.
     package func pixelType(channels: Int) -> ElementType {
-        precision != .float32 && table.pairs != nil && channels.isMultiple(of: 2)
+        policy != .float32 && table.pairs != nil && channels.isMultiple(of: 2)
             ? .bfloat16 : .float32
     }
 }

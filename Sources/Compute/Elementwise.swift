@@ -101,6 +101,21 @@ package struct RotaryTable: Sendable {
     /// Whether elements (2m, 2m + 1) rotate together; else (m, m + headSize / 2).
     package let pairsAreAdjacent: Bool
 
+    /// The angles of several sequences, one after the other; all rotate the same pairs.
+    package init(joining tables: [RotaryTable]) {
+        func joined(_ part: (RotaryTable) -> Tensor) -> Tensor {
+            let parts = tables.map(part)
+            let width = parts.first?.rowCount ?? 0
+            let rows = parts.reduce(0) { $0 + $1.rows }
+            return Tensor(parts.flatMap(\.elements), shape: [rows, width])
+        }
+        self.init(
+            cosine: joined(\.cosine),
+            sine: joined(\.sine),
+            pairsAreAdjacent: tables.first?.pairsAreAdjacent ?? false
+        )
+    }
+
     /// The angles of some tokens.
     package func rows(_ range: Range<Int>) -> RotaryTable {
         RotaryTable(

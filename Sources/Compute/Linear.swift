@@ -115,7 +115,7 @@ extension Operators {
 
     /// How rows are packed for a matrix.
     private func packing(for weight: WeightMatrix) -> RowPacking {
-        let arithmetic = precision.arithmetic(for: weight)
+        let arithmetic = policy.arithmetic(for: weight)
         return RowPacking(
             arithmetic: arithmetic,
             rotation: weight.rotation,

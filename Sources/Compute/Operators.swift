@@ -1,5 +1,5 @@
 import CKernels
-import Tensors
+package import Tensors
 
 /// The arithmetic of the networks on tensors.
 ///
@@ -11,8 +11,8 @@ package final class Operators {
     let table: kernel_table
     /// Threads the operators use.
     let threads: Int
-    /// How linear layers compute.
-    package let precision: Precision
+    /// In what linear layers compute.
+    package let policy: ArithmeticPolicy
     /// Whether to give up: operators then return early and leave their destinations unfinished.
     package let isCancelled: @Sendable () -> Bool
 
@@ -24,6 +24,8 @@ package final class Operators {
     static let packedCapacity = 64 << 20
     /// Longest row that `linear` multiplies; at least 64 fit into the packed block.
     package static let longestRow = packedCapacity / 4 / 64
+    /// Longest head that is normed in a linear layer.
+    package static let largestNormedHead = Workspace.tileColumns
     /// Longest head that attention accepts.
     package static let largestHeadSize = 1024
 
@@ -32,31 +34,38 @@ package final class Operators {
     /// - Parameters:
     ///   - kernels: Implementation of the kernels.
     ///   - threads: Threads to use, 1 or more.
-    ///   - precision: How linear layers compute; what the kernels cannot do is done in float32.
+    ///   - policy: In what linear layers compute, as far as the kernels can.
     ///   - packedBytes: At least what `packedByteCount(keys:headSize:)` says for every attention.
     ///   - isCancelled: Asked before each piece of work, from any thread.
     package init(
         kernels: Kernels = .best,
         threads: Int,
-        precision: Precision = .float32,
+        policy: ArithmeticPolicy = .float32,
         packedBytes: Int = 0,
         isCancelled: @escaping @Sendable () -> Bool = { false }
     ) {
         precondition(threads > 0)
         self.isCancelled = isCancelled
-        self.precision = precision.supported(by: kernels)
+        self.policy = policy.supported(by: kernels)
         table = kernels.table
         self.threads = threads
         packed = Storage(byteCount: max(Self.packedCapacity, packedBytes))
         workspaces = Storage(byteCount: threads * Workspace.byteCount)
     }
 
-    /// The same with another precision; both share their scratch memory.
-    package init(sharing other: Operators, precision: Precision) {
+    /// The same with another policy; both share their scratch memory.
+    ///
+    /// - Parameters:
+    ///   - other: Not used at the same time.
+    ///   - policy: In what linear layers compute, as far as the kernels can.
+    package init(sharing other: Operators, policy: ArithmeticPolicy) {
         (table, threads, isCancelled) = (other.table, other.threads, other.isCancelled)
         (packed, workspaces) = (other.packed, other.workspaces)
-        self.precision = precision.supported(by: Kernels(other.table))
+        self.policy = policy.supported(by: Kernels(other.table))
     }
+
+    /// How activations between two layers are stored.
+    package var activations: ElementType { policy.activations(on: Kernels(table)) }
 
     /// Bytes of scratch memory that an instance reserves.
     package static func scratchByteCount(threads: Int, packedBytes: Int = 0) -> Int {

@@ -84,13 +84,13 @@ public enum Engine {
         let weight = Tensor(values, shape: [width, width])
         let x = Tensor(Array(values.prefix(rows * width)), shape: [rows, width])
         let y = Tensor(zeros: [rows, width])
-        operators.linear(x, weight, into: y)
+        operators.linear(x, WeightMatrix(weight), into: y)
 
         let clock = ContinuousClock()
         let start = clock.now
         var rounds = 0
         repeat {
-            operators.linear(x, weight, into: y)
+            operators.linear(x, WeightMatrix(weight), into: y)
             rounds += 1
         } while clock.now - start < .milliseconds(100)
         let operations = Double(2 * rows * width * width * rounds)

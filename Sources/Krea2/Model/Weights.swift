@@ -15,7 +15,7 @@ extension WeightReader {
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.
     func matrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
-        WeightMatrix(tensor(name, shape: [rows, columns]))
+        weightMatrix(name, rows, columns)
     }
 }
 

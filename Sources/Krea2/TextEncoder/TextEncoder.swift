@@ -114,45 +114,52 @@ struct TextEncoderScratch {
 // MARK: Memory
 
 extension TextEncoder {
-    /// Bytes of weights in use at a time: two layers; of the embeddings few rows are read.
-    var residentByteCount: Int {
-        2 * (layers.map { $0.matrices.reduce(0) { $0 + $1.byteCount } }.max() ?? 0)
+    /// The matrices in the order of their use.
+    func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
+        MatrixSupply.Order(groups: layers.map(\.matrices), checkpoint: checkpoint, policy: policy)
     }
 }
 
 // MARK: Forward
 
 extension TextEncoder {
-    /// Encodes a prompt.
+    /// Encodes prompts; all go through a layer together, so that its weights are read once.
     ///
     /// - Parameters:
-    ///   - ids: Prefix, prompt and suffix; each id is below the vocabulary.
+    ///   - prompts: For each one, the ids of prefix, prompt and suffix, below the vocabulary.
+    ///   - supply: The matrices, in the order that `order` gives.
     ///   - scratch: Buffers for as many tokens.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each layer.
-    ///   - taps: `[ids.count − sliceStart, taps, width]`: the residual stream after each tapped
-    ///     layer, without the rows of the template's prefix.
-    /// - Throws: What `watch` finds.
+    ///   - taps: For each prompt, `[ids.count − sliceStart, taps, width]`: the residual stream after
+    ///     each tapped layer, without the rows of the template's prefix.
+    /// - Throws: What `watch` and `supply` find.
     func forward(
-        _ ids: [Int32],
+        _ prompts: [[Int32]],
+        supply: MatrixSupply,
         scratch: TextEncoderScratch,
         operators: Operators,
         watch: Watch,
-        into taps: Tensor
+        into taps: [Tensor]
     ) throws(GenerationError) {
-        let rotary = rotaryTable(tokens: ids.count)
-        operators.gather(embedding, ids.map(Int.init), into: scratch.residual)
+        let rotary = RotaryTable(joining: prompts.map { rotaryTable(tokens: $0.count) })
+        let sequences = prompts.reduce(into: [Range<Int>]()) { ranges, ids in
+            let first = ranges.last?.upperBound ?? 0
+            ranges.append(first..<first + ids.count)
+        }
+        operators.gather(embedding, prompts.flatMap { $0.map(Int.init) }, into: scratch.residual)
 
         for (index, layer) in layers.enumerated() {
-            if index + 1 < layers.count { checkpoint.prefetch(layers[index + 1].matrices) }
-            forward(layer, rotary: rotary, scratch: scratch, operators: operators)
-            checkpoint.release(layer.matrices)
+            let loaded = try supply.load(layer)
+            forward(loaded, sequences, rotary: rotary, scratch: scratch, operators: operators)
+            supply.release()
 
             try watch.check(scratch.residual, "layer \(index + 1)", operators)
-            if let tap = self.taps.firstIndex(of: index + 1) {
+            guard let tap = self.taps.firstIndex(of: index + 1) else { continue }
+            for (taps, sequence) in zip(taps, sequences) {
                 for row in 0..<taps.rows {
-                    taps.row(row).row(tap)
-                        .copy(from: scratch.residual.row(row + PromptTemplate.sliceStart))
+                    let source = sequence.lowerBound + PromptTemplate.sliceStart + row
+                    taps.row(row).row(tap).copy(from: scratch.residual.row(source))
                 }
             }
         }
@@ -161,6 +168,7 @@ extension TextEncoder {
     /// Adds one layer's attention and feed-forward to the residual stream.
     private func forward(
         _ layer: TextEncoderLayer,
+        _ sequences: [Range<Int>],
         rotary: RotaryTable,
         scratch: TextEncoderScratch,
         operators: Operators
@@ -181,15 +189,17 @@ extension TextEncoder {
                 LinearLayer(layer.value, into: scratch.value),
             ]
         )
-        operators.attention(
-            scratch.query,
-            scratch.key,
-            scratch.value,
-            heads: config.heads,
-            keyValueHeads: config.keyValueHeads,
-            mask: .causal(firstPosition: 0),
-            into: scratch.query
-        )
+        for rows in sequences {
+            operators.attention(
+                scratch.query.rows(rows),
+                scratch.key.rows(rows),
+                scratch.value.rows(rows),
+                heads: config.heads,
+                keyValueHeads: config.keyValueHeads,
+                mask: .causal(firstPosition: 0),
+                into: scratch.query.rows(rows)
+            )
+        }
         operators.linear(.rows(scratch.query), [LinearLayer(layer.output, addingTo: x)])
 
         operators.linear(

@@ -15,9 +15,8 @@ struct TextFusion {
     let refiner: [FusionBlock]
     /// Norm before the projection: `[text width]`, stored minus one.
     let norm: Tensor
-    let hidden: WeightMatrix
+    let projection: TextProjection
     let hiddenBias: Tensor
-    let output: WeightMatrix
     let outputBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
@@ -36,25 +35,49 @@ struct TextFusion {
             FusionBlock(weights.scoped("txtfusion.refiner_blocks.\($0)."), config.text)
         }
         norm = weights.small("txtmlp.0.scale", textWidth)
-        hidden = weights.matrix("txtmlp.1.weight", width, textWidth)
+        projection = TextProjection(
+            hidden: weights.matrix("txtmlp.1.weight", width, textWidth),
+            output: weights.matrix("txtmlp.3.weight", width, width)
+        )
         hiddenBias = weights.small("txtmlp.1.bias", width)
-        output = weights.matrix("txtmlp.3.weight", width, width)
         outputBias = weights.small("txtmlp.3.bias", width)
     }
 }
 
 /// Attention and feed-forward with norms, without modulation.
-struct FusionBlock {
+struct FusionBlock: MatrixGroup {
     let attentionNorm: Tensor
-    let attention: GatedAttention
+    private(set) var attention: GatedAttention
     let feedForwardNorm: Tensor
-    let feedForward: FeedForward
+    private(set) var feedForward: FeedForward
 
     init(_ weights: WeightReader, _ sizes: BlockSizes) {
         attentionNorm = weights.small("prenorm.scale", sizes.width)
         attention = GatedAttention(weights.scoped("attn."), sizes)
         feedForwardNorm = weights.small("postnorm.scale", sizes.width)
         feedForward = FeedForward(weights.scoped("mlp."), sizes)
+    }
+
+    var matrices: [WeightMatrix] { attention.matrices + feedForward.matrices }
+
+    func replacing(_ matrices: [WeightMatrix]) -> FusionBlock {
+        var copy = self
+        let count = attention.matrices.count
+        copy.attention = attention.replacing(Array(matrices.prefix(count)))
+        copy.feedForward = feedForward.replacing(Array(matrices.dropFirst(count)))
+        return copy
+    }
+}
+
+/// The two layers that bring fused text to the transformer's width.
+struct TextProjection: MatrixGroup {
+    private(set) var hidden: WeightMatrix
+    private(set) var output: WeightMatrix
+
+    var matrices: [WeightMatrix] { [hidden, output] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TextProjection {
+        TextProjection(hidden: matrices[0], output: matrices[1])
     }
 }
 
@@ -82,6 +105,19 @@ struct TextFusionScratch {
     }
 }
 
+// MARK: Memory
+
+extension TextFusion {
+    /// The matrices in the order of their use.
+    func order(_ policy: ArithmeticPolicy, _ checkpoint: Checkpoint) -> MatrixSupply.Order {
+        MatrixSupply.Order(
+            groups: (layerwise + refiner).map(\.matrices) + [projection.matrices],
+            checkpoint: checkpoint,
+            policy: policy
+        )
+    }
+}
+
 // MARK: Forward
 
 extension TextFusion {
@@ -89,12 +125,14 @@ extension TextFusion {
     ///
     /// - Parameters:
     ///   - scratch: Holds the taps; afterwards `fused` is what the reference calls fused text.
+    ///   - supply: The matrices, in the order that `order` gives.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each block.
     ///   - text: `[tokens, width]`: the transformer's text rows.
-    /// - Throws: What `watch` finds.
+    /// - Throws: What `watch` and `supply` find.
     func forward(
         _ scratch: TextFusionScratch,
+        supply: MatrixSupply,
         operators: Operators,
         watch: Watch,
         into text: Tensor
@@ -104,21 +142,27 @@ extension TextFusion {
         let sequences = (0..<tokens).map { $0 * config.taps..<($0 + 1) * config.taps }
 
         for (index, block) in layerwise.enumerated() {
+            let block = try supply.load(block)
             forward(block, rows, BlockRows(sequences), scratch.block, operators)
+            supply.release()
             try watch.check(rows, "layerwise block \(index)", operators)
         }
         operators.weightedSum(scratch.taps, weights: projector, into: fused)
         for (index, block) in refiner.enumerated() {
+            let block = try supply.load(block)
             forward(block, fused, BlockRows([0..<tokens]), scratch.block, operators)
+            supply.release()
             try watch.check(fused, "refiner block \(index)", operators)
         }
 
+        let projection = try supply.load(projection)
         operators.linear(
             .normed(fused, rowNorm(norm)),
-            [LinearLayer(hidden, bias: hiddenBias, into: scratch.hidden)]
+            [LinearLayer(projection.hidden, bias: hiddenBias, into: scratch.hidden)]
         )
         operators.geluTanh(scratch.hidden)
-        operators.linear(scratch.hidden, output, bias: outputBias, into: text)
+        operators.linear(scratch.hidden, projection.output, bias: outputBias, into: text)
+        supply.release()
         try watch.check(text, "projection", operators)
     }
 

@@ -20,28 +20,28 @@ package enum Arithmetic: Int, Sendable, CaseIterable {
 }
 
 /// How a network computes on the kernels of this machine.
-package struct Precision: Sendable, Equatable {
+package struct ArithmeticPolicy: Sendable, Equatable {
     /// Arithmetic of layers whose weights are stored as floating-point numbers.
     package let floats: Arithmetic
     /// Arithmetic of layers whose weights are stored as int8.
     package let integers: Arithmetic
 
     /// All layers in float32.
-    package static let float32 = Precision(floats: .float32, integers: .float32)
+    package static let float32 = ArithmeticPolicy(floats: .float32, integers: .float32)
     /// All layers in bfloat16.
-    package static let bfloat16 = Precision(floats: .bfloat16, integers: .bfloat16)
-    /// All layers in int8; floating-point weights must be quantised first.
-    package static let int8 = Precision(floats: .int8, integers: .int8)
+    package static let bfloat16 = ArithmeticPolicy(floats: .bfloat16, integers: .bfloat16)
+    /// All layers in int8; see `Operators.quantize` for weights that are not.
+    package static let int8 = ArithmeticPolicy(floats: .int8, integers: .int8)
     /// Each layer as its weights are stored.
-    package static let stored = Precision(floats: .bfloat16, integers: .int8)
+    package static let stored = ArithmeticPolicy(floats: .bfloat16, integers: .int8)
 
     /// What the kernels can do of this: float32 where there are no instructions for the rest.
-    package func supported(by kernels: Kernels) -> Precision {
+    package func supported(by kernels: Kernels) -> ArithmeticPolicy {
         func best(_ wanted: Arithmetic) -> Arithmetic {
             if kernels.supports(wanted) { return wanted }
             return kernels.supports(.bfloat16) && wanted == .int8 ? .bfloat16 : .float32
         }
-        return Precision(floats: best(floats), integers: best(integers))
+        return ArithmeticPolicy(floats: best(floats), integers: best(integers))
     }
 
     /// How activations between two layers are stored.
@@ -51,14 +51,20 @@ package struct Precision: Sendable, Equatable {
 
     /// Arithmetic for one matrix.
     ///
-    /// Sums of very long rows would not fit in int32, so those are computed in another way.
+    /// Sums of very long rows would not fit in int32; such layers are computed in float32, and so
+    /// are those whose weights should have been quantised.
     package func arithmetic(for matrix: WeightMatrix) -> Arithmetic {
-        let wanted = matrix.elements.elementType == .int8 ? integers : floats
-        guard wanted == .int8 else { return wanted }
         let isInteger = matrix.elements.elementType == .int8
-        return isInteger && matrix.columns <= Self.longestIntegerRow ? .int8 : .float32
+        let wanted = isInteger ? integers : floats
+        guard wanted == .int8 else { return wanted }
+        return isInteger && Self.fitsIntegers(matrix) ? .int8 : .float32
     }
 
-    /// Σ |q · (w + 128)| stays below 2³¹ up to here.
-    private static let longestIntegerRow = 65536
+    /// Whether a layer is to be computed in int8 and its weights must be quantised for that.
+    package func quantizes(_ matrix: WeightMatrix) -> Bool {
+        floats == .int8 && matrix.elements.elementType != .int8 && Self.fitsIntegers(matrix)
+    }
+
+    /// Σ |q · (w + 128)| stays below 2³¹ up to rows of this length.
+    private static func fitsIntegers(_ matrix: WeightMatrix) -> Bool { matrix.columns <= 65536 }
 }
