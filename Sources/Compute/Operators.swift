@@ -125,13 +125,13 @@ struct Workspace {
     static let tileStride = tileColumns + 32 + 16
 
     private static let rowFloats = 12 * Operators.longestRow
-    private static let sumFloats = (tileRows + 12) * tileStride
+    static let sumCount = (tileRows + 12) * tileStride
     /// The most that attention wants; a block of weights and a convolution's taps take less.
     static let laneCount = max(
         (2 * Operators.largestHeadSize + Int(attention_keys)) * 192,
         Int(lane_block) * tileStride
     )
-    static let byteCount = (4 * (2 * rowFloats + laneCount + 2 * sumFloats) + 4095) / 4096 * 4096
+    static let byteCount = (4 * (2 * rowFloats + laneCount + 2 * sumCount) + 4095) / 4096 * 4096
 
     init(_ bytes: UnsafeMutableRawBufferPointer, worker: Int) {
         let start = worker * Self.byteCount
@@ -139,8 +139,8 @@ struct Workspace {
             rebasing: bytes[start..<start + Self.byteCount]
         ).bindMemory(to: Float.self)
         guard let first = floats.baseAddress else { preconditionFailure("no workspace") }
-        sums = (first, first + Self.sumFloats)
-        let rest = first + 2 * Self.sumFloats
+        sums = (first, first + Self.sumCount)
+        let rest = first + 2 * Self.sumCount
         rows = (rest, rest + Self.rowFloats)
         lanes = UnsafeMutableRawPointer(rest + 2 * Self.rowFloats)
             .assumingMemoryBound(to: UInt32.self)

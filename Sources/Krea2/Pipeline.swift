@@ -172,6 +172,7 @@ extension Pipeline {
             height: request.height,
             seed: request.seed,
             imageCount: request.imageCount,
+            precision: arithmetic.effective,
             prompts: texts.map(template.encode)
         )
     }

@@ -218,7 +218,9 @@ extension Generate {
                 files,
                 options: PipelineOptions(
                     threads: threads(settings),
-                    variant: settings.variant ?? found.origin.variant
+                    variant: settings.variant ?? found.origin.variant,
+                    precision: settings.precision,
+                    memoryByteCount: settings.memory
                 )
             )
         }

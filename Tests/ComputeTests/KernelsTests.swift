@@ -5,7 +5,9 @@ import Testing
 struct KernelsTests {
     @Test func listsEveryImplementationFastestFirst() {
         #if arch(x86_64)
-            #expect(Kernels.allNames == ["avx512", "avx2", "generic", "scalar"])
+            #expect(Kernels.allNames == [
+                    "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "generic", "scalar",
+                ])
         #else
             #expect(Kernels.allNames == ["generic", "scalar"])
         #endif
@@ -22,7 +24,7 @@ struct KernelsTests {
             Operators(threads: 1)
                 .linear(
                     Tensor(zeros: [2, 3]),
-                    Tensor(zeros: [4, 5]),
+                    WeightMatrix(Tensor(zeros: [4, 5])),
                     into: Tensor(zeros: [2, 4])
                 )
         }
@@ -30,7 +32,7 @@ struct KernelsTests {
             Operators(threads: 1)
                 .linear(
                     Tensor(zeros: [2, 3]),
-                    Tensor(zeros: [4, 3]),
+                    WeightMatrix(Tensor(zeros: [4, 3])),
                     into: Tensor(zeros: [2, 3])
                 )
         }
@@ -61,7 +63,7 @@ struct KernelsTests {
         await #expect(processExitsWith: .failure) {
             let x = Tensor(zeros: [2, 4])
             Operators(threads: 1)
-                .rmsNorm(x, weight: Tensor(zeros: [3]), stored: .plain, epsilon: 0, into: x)
+                .rmsNorm(x, RowNorm(weight: Tensor(zeros: [3]), stored: .plain, epsilon: 0), into: x)
         }
     }
 }

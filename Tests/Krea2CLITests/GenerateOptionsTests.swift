@@ -44,7 +44,7 @@ struct GenerateOptionsTests {
         expected.seed = 9_223_372_036_854_775_807
         expected.imageCount = 1
         expected.output = "a.png"
-        expected.precision = .f32
+        expected.precision = .float32
         expected.threads = 4
         expected.isPlan = true
         expected.dump = "d.safetensors"
