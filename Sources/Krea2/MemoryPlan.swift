@@ -10,17 +10,15 @@ struct MemoryPlan {
     /// Bytes of the operators' scratch memory, and of what one attention packs in it.
     let scratch: Int
     let packed: Int
-    /// Bytes of the program itself and of small tensors.
-    let others: Int
     /// Bytes of matrices at a time, the largest of all stages.
     let weights: Int
     let transformer: MatrixSupply.Plan
+
+    /// Bytes that the program and small tensors take, about.
+    static let programByteCount = 48 << 20
 }
 
 extension Pipeline {
-    /// Bytes that the program takes before it computes anything, about.
-    private static let programByteCount = 48 << 20
-
     /// Divides the memory there is between activations and weights.
     ///
     /// - Parameter sizes: What the run makes.
@@ -31,8 +29,10 @@ extension Pipeline {
         let buffers = memory(sizes, &arena).plan
         let packed = packedByteCount(sizes)
         let scratch = Operators.scratchByteCount(threads: options.threads, packedBytes: packed)
-        let others = Self.programByteCount + autoencoderFiles.decoderByteCount
-        let fixed = arena.byteCount + scratch + others
+        // The decoder's weights join those of the transformer, which stay for the next picture.
+        let fixed =
+            arena.byteCount + scratch + MemoryPlan.programByteCount
+            + autoencoderFiles.decoderByteCount
 
         let order = transformer.order(arithmetic.transformer)
         let earlier = max(
@@ -57,7 +57,6 @@ extension Pipeline {
             arena: arena.byteCount,
             scratch: scratch,
             packed: packed,
-            others: others,
             weights: max(earlier, plan.residentByteCount),
             transformer: plan
         )

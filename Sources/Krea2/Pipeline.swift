@@ -198,7 +198,8 @@ extension Pipeline {
             },
             arenaBytes: memory.arena + memory.scratch,
             weightBytes: weights.map { ($0, $1.byteCount) },
-            residentWeightBytes: memory.weights + memory.others,
+            residentWeightBytes: max(memory.weights, autoencoderFiles.decoderByteCount),
+            programBytes: MemoryPlan.programByteCount,
             diskBytes: diskBytes(resolved, memory.transformer),
             floatingPointOperations: workload(sizes).total(
                 steps: resolved.steps,
