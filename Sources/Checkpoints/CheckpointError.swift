@@ -116,6 +116,7 @@ extension WeightProblem: CustomStringConvertible {
         case .mistyped(let tensor, let file, let found):
             "tensor \(shown(tensor)) in \(shown(file)): "
                 + "type \(shown(found)) is known but not computed with, expected F32, F16 or BF16"
+                + (found == "I8" ? ", or a weight_scale beside it" : "")
         case .invalid(let tensor, let file, let found, let expected):
             "tensor \(shown(tensor)) in \(shown(file)) has \(shown(found)), expected "
                 + shown(expected)

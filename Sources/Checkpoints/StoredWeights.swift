@@ -260,7 +260,8 @@ extension StoredWeights {
     ///
     /// - Parameter weight: One of this checkpoint; neither `.unsupported` nor `.other`.
     /// - Returns: The matrix; nil with a problem where the scale is not finite.
-    package func matrix(_ weight: StoredWeight) -> (matrix: WeightMatrix?, problem: WeightProblem?) {
+    package func matrix(_ weight: StoredWeight) -> (matrix: WeightMatrix?, problem: WeightProblem?)
+    {
         guard let elements = checkpoint.tensor(weight.name) else {
             return (nil, .missing(tensor: weight.name, file: checkpoint.path))
         }

@@ -166,11 +166,10 @@ package final class WeightReader {
         }
         if weight.format == .other, weight.problems.isEmpty {
             problems.append(
-                .invalid(
+                .mistyped(
                     tensor: shownName,
                     file: file,
-                    found: "type \(weight.record.elementType.rawValue)",
-                    expected: "F32, F16, BF16, F8_E4M3, F8_E5M2, or I8 with a weight_scale"
+                    found: weight.record.elementType.rawValue
                 )
             )
         }

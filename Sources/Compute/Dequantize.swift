@@ -96,6 +96,7 @@ enum Float8 {
     ///   - fractionBits: Bits of the fraction.
     ///   - bias: What the exponent's field of 1 has.
     ///   - infinity: Exponent's field that stands for infinity.
+    /// - Returns: The value, exactly.
     private static func value(
         _ code: UInt8,
         fractionBits: Int,

@@ -34,6 +34,7 @@ package struct LinearLayer: Sendable {
 
     /// Norms and rotates each head of the products, and writes them into `y`.
     package init(_ weight: WeightMatrix, heads norm: HeadNorm, into y: Tensor) {
+        precondition(weight.rows.isMultiple(of: norm.headSize), "heads of \(norm.headSize)")
         self.init(weight, nil, .heads(y, norm))
     }
 

@@ -107,7 +107,7 @@ struct ModelReport {
         lines.append("  types     \(types.joined(separator: ", "))")
         for form in model.quantized {
             lines.append(
-                "  quantised \(form.tensorCount) weights (\(byteText(form.byteCount))): \(form.name)"
+                "  quantised \(form.name): \(form.tensorCount) (\(byteText(form.byteCount)))"
             )
         }
         if !sizes.isEmpty { lines.append("  sizes     \(sizes.joined(separator: ", "))") }

@@ -254,13 +254,17 @@ struct StoredWeightsTests {
                 ]
             )
         }
-        let words = tensor([UInt8](0..<32), .uint8, [2, 16])
-        #expect(
-            try problems(QuantizedModule(weight: words, note: nil, others: [:])) == [
-                "tensor m.weight in m.safetensors has type U8, expected F32, F16, BF16, F8_E4M3, "
-                    + "F8_E5M2, or I8 with a weight_scale"
-            ]
-        )
+        for (type, hint) in [
+            (ElementType.uint8, ""), (.int8, ", or a weight_scale beside it"),
+        ] {
+            let weight = tensor([UInt8](0..<32), type, [2, 16])
+            #expect(
+                try problems(QuantizedModule(weight: weight, note: nil, others: [:])) == [
+                    "tensor m.weight in m.safetensors: type \(type.rawValue) is known but not "
+                        + "computed with, expected F32, F16 or BF16\(hint)"
+                ]
+            )
+        }
         // A scale beside values of full precision has no known meaning.
         #expect(
             try problems(QuantizedModule(weight: Tensor(zeros: [2, 16]), note: nil))

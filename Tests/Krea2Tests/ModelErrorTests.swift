@@ -106,7 +106,7 @@ struct ModelErrorTests {
 
     @Test(
         arguments: tensors,
-        [ElementType.uint8, .float64, .int64, .bool]
+        [ElementType.uint8, .float8E8M0, .float64, .int64, .bool]
     )
     mutating func typesThatAreNotComputedWithAreNamed(
         tensor: (Part, String),

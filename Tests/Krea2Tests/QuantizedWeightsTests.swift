@@ -25,4 +25,17 @@ struct QuantizedWeightsTests {
         }
         try reader.finish()
     }
+
+    /// Files cast to eight bits as a whole have norms and biases in them too.
+    @Test func smallTensorsMayBeFloat8() throws {
+        let reader = WeightReader(
+            try Checkpoint(path: Fixture.path("quantization/noted.safetensors"))
+        )
+        let small = reader.small("float8_e4m3fn.bare.weight", 2, 128, orShapes: [[8, 32]])
+        let values = try FixtureTensors("quantization/noted-values.safetensors")
+            .floats("float8_e4m3fn.bare")
+        #expect(small.shape == [2, 128])
+        #expect(zip(small.elements, values).allSatisfy { $0 == $1 || ($0.isNaN && $1.isNaN) })
+        try reader.finish { _ in true }
+    }
 }
