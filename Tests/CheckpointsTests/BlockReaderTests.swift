@@ -31,7 +31,8 @@ struct BlockReaderTests {
         }
         #expect(isComplete && (range.count...blocks.count).contains(count))
         let start = misalignment + range.lowerBound - blocks.lowerBound
-        #expect(Array(memory.bytes[start..<start + range.count]) == Array(contents[range]))
+        let isRight = memory.bytes[start..<start + range.count].elementsEqual(contents[range])
+        #expect(isRight, "\(range)")
     }
 
     private var ranges: [Range<Int>] {

@@ -80,6 +80,9 @@ struct StreamFixture {
     /// Size of all tensors.
     var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
 
+    /// Whether a tensor has the bytes of the file; only that, as failures would print all of them.
+    func isRight(_ tensor: Tensor, _ index: Int) -> Bool { bytes(of: tensor) == contents[index] }
+
     /// The smallest budget for a consumer that uses so many bytes at a time.
     func minimum(held: Int) -> Int {
         WeightPlan.minimumByteCount(tensors, of: checkpoint, held: held)
