@@ -30,8 +30,7 @@ struct BlockReaderTests {
             return true
         }
         #expect(isComplete && (range.count...blocks.count).contains(count))
-        let start = misalignment + range.lowerBound - blocks.lowerBound
-        let isRight = memory.bytes[start..<start + range.count].elementsEqual(contents[range])
+        let isRight = isEqual(base + (range.lowerBound - blocks.lowerBound), contents[range])
         #expect(isRight, "\(range)")
     }
 

@@ -1,6 +1,7 @@
 import Glibc
 import TestSupport
 import Tensors
+import Testing
 
 @testable import Checkpoints
 
@@ -80,8 +81,15 @@ struct StreamFixture {
     /// Size of all tensors.
     var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
 
-    /// Whether a tensor has the bytes of the file; only that, as failures would print all of them.
-    func isRight(_ tensor: Tensor, _ index: Int) -> Bool { bytes(of: tensor) == contents[index] }
+    /// Expects that a tensor has the bytes of the file; does not print them all when it has not.
+    func check(
+        _ tensor: Tensor,
+        _ index: Int,
+        _ location: SourceLocation = #_sourceLocation
+    ) {
+        let isRight = isEqual(tensor.address, contents[index][...])
+        #expect(isRight, "bytes of tensor \(index)", sourceLocation: location)
+    }
 
     /// The smallest budget for a consumer that uses so many bytes at a time.
     func minimum(held: Int) -> Int {
@@ -103,6 +111,11 @@ struct StreamFixture {
             bypassingCache: bypassingCache
         )
     }
+}
+
+/// Whether memory holds these bytes.
+func isEqual(_ memory: UnsafeRawPointer, _ bytes: ArraySlice<UInt8>) -> Bool {
+    bytes.withUnsafeBytes { memcmp(memory, $0.baseAddress ?? memory, $0.count) == 0 }
 }
 
 extension SeededGenerator {
