@@ -30,7 +30,7 @@ struct WeightStreamState: Sendable {
     /// Time the consumer has spent waiting.
     var waited = Duration.zero
 
-    private let plan: WeightPlan
+    let plan: WeightPlan
     private let memory: Storage
     private var ring: RingBuffer
     /// Which matrices are in memory to stay.

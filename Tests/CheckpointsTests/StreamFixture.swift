@@ -1,6 +1,7 @@
 import Glibc
 import TestSupport
 import Tensors
+import Testing
 
 @testable import Checkpoints
 
@@ -80,6 +81,16 @@ struct StreamFixture {
     /// Size of all tensors.
     var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
 
+    /// Expects that a tensor has the bytes of the file; does not print them all when it has not.
+    func check(
+        _ tensor: Tensor,
+        _ index: Int,
+        _ location: SourceLocation = #_sourceLocation
+    ) {
+        let isRight = isEqual(tensor.address, contents[index][...])
+        #expect(isRight, "bytes of tensor \(index)", sourceLocation: location)
+    }
+
     /// The smallest budget for a consumer that uses so many bytes at a time.
     func minimum(held: Int) -> Int {
         WeightPlan.minimumByteCount(tensors, of: checkpoint, held: held)
@@ -100,6 +111,11 @@ struct StreamFixture {
             bypassingCache: bypassingCache
         )
     }
+}
+
+/// Whether memory holds these bytes.
+func isEqual(_ memory: UnsafeRawPointer, _ bytes: ArraySlice<UInt8>) -> Bool {
+    bytes.withUnsafeBytes { memcmp(memory, $0.baseAddress ?? memory, $0.count) == 0 }
 }
 
 extension SeededGenerator {

@@ -25,7 +25,7 @@ struct WeightStreamTests {
             var inUse: [(index: Int, tensor: Tensor)] = []
             func giveBack() {
                 let (index, tensor) = inUse.removeFirst()
-                #expect(bytes(of: tensor) == fixture.contents[index])
+                fixture.check(tensor, index)
                 stream.release(index)
             }
             for index in fixture.tensors.indices {
@@ -36,7 +36,7 @@ struct WeightStreamTests {
                 let tensor = try stream.take(index)
                 #expect(tensor.shape == fixture.tensors[index].shape)
                 #expect(tensor.elementType == fixture.tensors[index].elementType)
-                #expect(bytes(of: tensor) == fixture.contents[index])
+                fixture.check(tensor, index)
                 inUse.append((index, tensor))
                 while !inUse.isEmpty && Int.random(in: 0..<4, using: &random) == 0 { giveBack() }
                 if breaksOff && Int.random(in: 0..<fixture.tensors.count, using: &random) == 0 {
@@ -153,7 +153,7 @@ struct WeightStreamTests {
         weak let storage = tensor?.storage
         stream = nil
         #expect(storage != nil)
-        #expect(tensor.map { bytes(of: $0) } == fixture.contents[0])
+        fixture.check(try #require(tensor), 0)
         tensor = nil
         #expect(storage == nil)
     }
@@ -181,7 +181,7 @@ struct WeightStreamTests {
         for use in first..<first + 3 * fixture.tensors.count {
             let index = use % fixture.tensors.count
             do throws(CheckpointError) {
-                #expect(bytes(of: try stream.take(index)) == fixture.contents[index])
+                fixture.check(try stream.take(index), index)
             } catch {
                 #expect(throws: error) { try stream.take(index) }
                 return error
