@@ -189,7 +189,9 @@ static float largest_magnitude(const float *x, size_t count) {
 /// v · factor, rounded to nearest even.
 INLINE signed_bytes quantized(vector v, float factor) {
     const float magic = 12582912;  // 1.5 · 2^23
-    integers q = (integers)(v * factor + magic) - (integers)broadcast(magic);
+    // In a statement of its own, the product is rounded on every CPU.
+    vector scaled = v * factor;
+    integers q = (integers)(scaled + magic) - (integers)broadcast(magic);
     return __builtin_convertvector(q, signed_bytes);
 }
 
