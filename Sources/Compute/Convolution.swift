@@ -164,7 +164,13 @@ extension Operators {
         table.convolve(&task, workspace.floats)
         guard case .normed(let gamma) = result else { return }
         for (index, pixel) in range.enumerated() {
-            finishPixel(target + index * columns, gamma: gamma, silu: true, into: y, at: pixel * columns)
+            finishPixel(
+                target + index * columns,
+                gamma: gamma,
+                silu: true,
+                into: y,
+                at: pixel * columns
+            )
         }
     }
 

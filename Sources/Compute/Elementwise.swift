@@ -176,7 +176,13 @@ extension Operators {
         precondition(x.count == y.count && x.count.isMultiple(of: width))
         parallelRows(x.count / width, grain: grain(width)) { rows in
             for row in rows {
-                finishPixel(x.floats + row * width, gamma: gamma, silu: silu, into: y, at: row * width)
+                finishPixel(
+                    x.floats + row * width,
+                    gamma: gamma,
+                    silu: silu,
+                    into: y,
+                    at: row * width
+                )
             }
         }
     }

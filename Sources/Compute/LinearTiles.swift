@@ -43,7 +43,9 @@ extension Operators {
         let wanted = 8 * threads
         var groups = (packed.panels + most - 1) / most
         // Weights are unpacked once for each group of rows, so few rows stay together.
-        while groups * (columns / Workspace.tileColumns) < wanted, packed.panels / (2 * groups) >= 32 {
+        while groups * (columns / Workspace.tileColumns) < wanted,
+            packed.panels / (2 * groups) >= 32
+        {
             groups *= 2
         }
         let groupPanels = (packed.panels + groups - 1) / groups
@@ -114,10 +116,22 @@ extension Operators {
         case .residual(let x, let gate):
             let factors = gate.map { UnsafePointer($0.floats + block.columns.lowerBound) }
             for row in block.indices {
-                table.gated_add(block.place(row, in: x), block.row(row), factors, 1, block.columns.count)
+                table.gated_add(
+                    block.place(row, in: x),
+                    block.row(row),
+                    factors,
+                    1,
+                    block.columns.count
+                )
             }
         case .heads(let y, let norm):
-            norm.apply(block.sums, stride: Workspace.tileStride, rows: block.rows, columns: block.columns, table)
+            norm.apply(
+                block.sums,
+                stride: Workspace.tileStride,
+                rows: block.rows,
+                columns: block.columns,
+                table
+            )
             block.store(y, table)
         case .siluProduct(let y, _):
             for row in block.indices {

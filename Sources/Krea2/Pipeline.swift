@@ -84,7 +84,8 @@ public final class Pipeline {
             arithmetic = RunArithmetic(
                 options.precision,
                 textEncoder: encoder.order(.float32).groups.flatMap { $0 },
-                textFusion: transformer.textFusion.order(.float32, transformerFiles.checkpoint).groups.flatMap { $0 },
+                textFusion: transformer.textFusion.order(.float32, transformerFiles.checkpoint)
+                    .groups.flatMap { $0 },
                 blocks: transformer.blockMatrices,
                 kernels: kernels
             )

@@ -147,7 +147,10 @@ struct FusionTests {
             )
             // 300 columns are no whole heads of 7.
             Operators(threads: 1)
-                .linear(.rows(inputs.x), [LinearLayer(inputs.weight, heads: norm, into: inputs.target)])
+                .linear(
+                    .rows(inputs.x),
+                    [LinearLayer(inputs.weight, heads: norm, into: inputs.target)]
+                )
         }
     }
 }

@@ -5,9 +5,11 @@ import Testing
 struct KernelsTests {
     @Test func listsEveryImplementationFastestFirst() {
         #if arch(x86_64)
-            #expect(Kernels.allNames == [
+            #expect(
+                Kernels.allNames == [
                     "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "generic", "scalar",
-                ])
+                ]
+            )
         #else
             #expect(Kernels.allNames == ["generic", "scalar"])
         #endif
@@ -63,7 +65,11 @@ struct KernelsTests {
         await #expect(processExitsWith: .failure) {
             let x = Tensor(zeros: [2, 4])
             Operators(threads: 1)
-                .rmsNorm(x, RowNorm(weight: Tensor(zeros: [3]), stored: .plain, epsilon: 0), into: x)
+                .rmsNorm(
+                    x,
+                    RowNorm(weight: Tensor(zeros: [3]), stored: .plain, epsilon: 0),
+                    into: x
+                )
         }
     }
 }

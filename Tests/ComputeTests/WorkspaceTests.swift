@@ -190,7 +190,8 @@ struct WorkspaceTests {
                 #expect(products.row_panel <= 12 && products.column_panel <= 32)
             }
             #expect(Workspace.laneCount >= Int(convolution_pixels) * Int(lane_block))
-            let attention = (2 * Operators.largestHeadSize + Int(attention_keys)) * table.query_panel
+            let attention =
+                (2 * Operators.largestHeadSize + Int(attention_keys)) * table.query_panel
             #expect(Workspace.laneCount >= attention)
             guard let pairs = table.pairs?.pointee else { continue }
             let depth = 3 * (Operators.largestHeadSize + 8) / 2 + Int(attention_keys)

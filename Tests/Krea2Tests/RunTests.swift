@@ -27,7 +27,10 @@ struct RunTests {
     )
 
     private func pipeline() throws -> Pipeline {
-        try Pipeline(ModelFiles.locate(path), options: PipelineOptions(threads: 2, precision: .float32))
+        try Pipeline(
+            ModelFiles.locate(path),
+            options: PipelineOptions(threads: 2, precision: .float32)
+        )
     }
 
     /// The largest files of each part; all are many pages long.

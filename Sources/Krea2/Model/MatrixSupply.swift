@@ -183,7 +183,9 @@ final class MatrixSupply {
     }
 
     /// Quantises a matrix of the group in use, to memory that stays if there is room.
-    private func quantized(_ matrix: WeightMatrix, _ index: Int, _ offset: inout Int) -> WeightMatrix {
+    private func quantized(_ matrix: WeightMatrix, _ index: Int, _ offset: inout Int)
+        -> WeightMatrix
+    {
         let byteCount = matrix.rows * matrix.columns
         let stays = byteCount + 4 * matrix.rows <= room
         let storage = stays ? Storage(byteCount: byteCount + 4 * matrix.rows) : passing

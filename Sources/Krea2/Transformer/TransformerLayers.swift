@@ -205,7 +205,11 @@ extension FeedForward {
         operators: Operators
     ) {
         for range in ranges {
-            for first in stride(from: range.lowerBound, to: range.upperBound, by: scratch.hidden.rows) {
+            for first in stride(
+                from: range.lowerBound,
+                to: range.upperBound,
+                by: scratch.hidden.rows
+            ) {
                 let rows = first..<min(first + scratch.hidden.rows, range.upperBound)
                 let hidden = scratch.hidden.rows(0..<rows.count)
                 operators.linear(
