@@ -387,6 +387,37 @@ struct ConversionTests {
         )
     }
 
+    @Test func matricesOfOtherTypesAreRefused() throws {
+        let name = "blocks.0.attn.wq.weight"
+        let numbers = Tensor(
+            Storage(byteCount: 8 * 96 * 96),
+            byteOffset: 0,
+            shape: [96, 96],
+            elementType: .int64
+        )
+        let source = try Weights(official).adding([name: numbers])
+            .write(to: folder.file("source.safetensors"))
+        for format in ConversionFormat.allCases {
+            let error = #expect(throws: GenerationError.self) {
+                try Conversion(path: source, to: format)
+            }
+            #expect(error?.description.contains("type I64 is known but not computed") == true)
+        }
+    }
+
+    @Test func tensorsThatWouldCollideAreRefused() throws {
+        let name = "blocks.0.attn.wq.weight_scale"
+        let source = try Weights(official).adding([name: Tensor([1], shape: [1])])
+            .write(to: folder.file("source.safetensors"))
+        let error = #expect(throws: GenerationError.self) {
+            try Conversion(path: source, to: .int8)
+        }
+        #expect(
+            error?.description
+                == "\(source): tensor \(name) is in \(source) and in the converted file"
+        )
+    }
+
     @Test func otherModelsAreRefused() throws {
         let autoencoder = FixtureModel.path("head16/vae")
         let error = #expect(throws: GenerationError.self) {
