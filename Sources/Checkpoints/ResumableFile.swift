@@ -96,7 +96,8 @@ package final class ResumableFile {
         guard ftruncate(descriptor, 0) == 0 else { throw NewFile.failure(path) }
         try save()
         // A full disk shows before the work is done.
-        let code = posix_fallocate(descriptor, 0, layout.byteCount)
+        var code: Int32
+        repeat { code = posix_fallocate(descriptor, 0, layout.byteCount) } while code == EINTR
         guard code == 0 else {
             throw .cannotWrite(path: path, reason: String(cString: strerror(code)))
         }

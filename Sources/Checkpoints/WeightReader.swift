@@ -140,7 +140,7 @@ package final class WeightReader {
     /// - Returns: The matrix; after a problem zeros that must not be written to, as from `tensor`.
     package func weightMatrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
         let name = rename(prefix + name)
-        let placeholder = WeightMatrix(Placeholder.tensor([rows, columns]))
+        var placeholder: WeightMatrix { WeightMatrix(Placeholder.tensor([rows, columns])) }
         let (shownName, file) = (checkpoint.nameInFile(name), checkpoint.file(of: name))
         record.used.insert(name)
         let stored = storedWeights()

@@ -1,10 +1,11 @@
 package import Tensors
 
-/// The largest magnitude in a matrix; nil where a value is NaN or infinite.
+/// The largest magnitude in a matrix.
 ///
 /// - Parameters:
 ///   - x: `[rows, columns]`, float32.
 ///   - threads: Threads to use, 1 or more.
+/// - Returns: The magnitude; nil where a value is NaN or infinite.
 package func largestMagnitude(_ x: Tensor, threads: Int) -> Float? {
     let largest = Tensor(zeros: [max(x.rows, 1)])
     parallel(x.rows, threads: threads) { row, _ in

@@ -11,8 +11,9 @@ public struct PipelineOptions: Sendable {
     public var variant: Variant?
     /// Arithmetic of the linear layers.
     public var precision: Precision
-    /// Most bytes of memory to use; nil for what the machine can spare. Weights that do not fit are
-    /// read from disk again in each step, which changes no picture.
+    /// Most bytes of memory to use; nil for what the machine can spare.
+    ///
+    /// Weights that do not fit are read from disk again in each step, which changes no picture.
     public var memoryByteCount: Int?
 
     /// Chooses options.

@@ -240,5 +240,6 @@ struct ArithmeticTests {
 }
 
 extension ArithmeticPolicy: CustomTestStringConvertible {
+    /// The two arithmetics.
     public var testDescription: String { "\(floats), \(integers)" }
 }

@@ -72,14 +72,19 @@ public struct Conversion: Sendable {
         _ stored: StoredWeights,
         _ pieces: [ConversionPiece]
     ) throws(CheckpointError) {
-        var problems = stored.problems
-        var names: [String: Int] = [:]
-        for piece in pieces {
-            problems += piece.weight.problems
-            names[piece.name, default: 0] += 1
-            if names[piece.name] == 2 {
-                problems.append(.repeated(tensor: piece.name, files: [stored.checkpoint.path]))
-            }
+        var problems = stored.problems + pieces.flatMap(\.weight.problems)
+        problems += pieces.filter { $0.role == .matrix && $0.weight.format == .other }.map {
+            .mistyped(
+                tensor: stored.checkpoint.nameInFile($0.weight.name),
+                file: stored.checkpoint.file(of: $0.weight.name),
+                found: $0.weight.record.elementType.rawValue
+            )
+        }
+        // A scale without a known meaning, say, has the name that a new one gets.
+        var names: Set<String> = []
+        for entry in pieces.flatMap(\.entries) where !names.insert(entry.name).inserted {
+            let path = stored.checkpoint.path
+            problems.append(.repeated(tensor: entry.name, files: [path, "the converted file"]))
         }
         let unsupported = Dictionary(grouping: pieces, by: \.weight.format).compactMap {
             format,
@@ -136,6 +141,7 @@ struct ConversionPiece {
     let name: String
     /// Sizes in the new file.
     let shape: [Int]
+    let role: TensorConversion.Role
     let conversion: TensorConversion
     /// Elements of the source's scale; 0 where it has none.
     private let scaleCount: Int
@@ -146,7 +152,7 @@ struct ConversionPiece {
         self.weight = weight
         self.name = name
         shape = tensors.shape(of: name, weight.record.shape)
-        let role = tensors.role(of: name, shape)
+        role = tensors.role(of: name, shape)
         let isEmpty = weight.record.range.isEmpty
         let scale = weight.scale.flatMap { tensors.checkpoint.record($0) }
         scaleCount = scale?.shape.reduce(1, *) ?? 0

@@ -48,6 +48,7 @@ enum TensorConversion: Equatable {
     init(_ weight: StoredWeight, _ role: Role, to format: ConversionFormat) {
         let isQuantized = weight.scale != nil || weight.format.isInteger
         switch format {
+        case _ where weight.format == .other: self = .copy
         case .float8 where role == .matrix:
             self = weight.format == .float8(.float8E4M3) ? .keep : .float8
         case .int8 where role == .matrix:
@@ -58,8 +59,7 @@ enum TensorConversion: Equatable {
         case .bfloat16, .float16, .float32:
             let type = format.elementType ?? weight.record.elementType
             let concerns = role != .small || format == .float32 || weight.format != .plain
-            let isSame = weight.record.elementType == type || weight.format == .other
-            self = concerns && !isSame ? .narrow(type) : .copy
+            self = concerns && weight.record.elementType != type ? .narrow(type) : .copy
         }
     }
 

@@ -96,6 +96,7 @@ struct ConversionTensors {
     /// - Parameters:
     ///   - name: Name in the converted file.
     ///   - shape: Its shape.
+    /// - Returns: Its role.
     func role(of name: String, _ shape: [Int]) -> TensorConversion.Role {
         switch part {
         case .transformer:

@@ -109,9 +109,8 @@ extension Conversion {
         _ threads: Int
     ) throws(CheckpointError) {
         let checkpoint = stored.checkpoint
-        let elements = [checkpoint.tensor(piece.weight.name)].compactMap(\.self)
         do throws(CheckpointError) {
-            checkpoint.prefetch(elements)
+            checkpoint.prefetch([checkpoint.tensor(piece.weight.name)].compactMap(\.self))
             let written = Result { () throws(CheckpointError) in
                 try PieceWriter(piece, stored, file, threads: threads).write()
             }
@@ -119,7 +118,6 @@ extension Conversion {
             try checkpoint.checkUnchanged()
             try written.get()
             try file.finishPiece()
-            checkpoint.release(elements)
         } catch {
             if case .cannotWrite = error {} else { file.discard() }
             throw error
@@ -168,7 +166,9 @@ private struct PieceWriter {
         for first in stride(from: 0, to: flat.count, by: Self.chunkElements) {
             let range = first..<min(first + Self.chunkElements, flat.count)
             let size = flat.elementType.byteCount
-            try file.write(flat.rows(range), to: piece.name, at: first * size)
+            let chunk = flat.rows(range)
+            try file.write(chunk, to: piece.name, at: first * size)
+            stored.checkpoint.release([chunk])
         }
     }
 
@@ -255,7 +255,9 @@ extension PieceWriter {
         for first in stride(from: 0, to: weight.rows, by: chunkRows) {
             let rows = first..<min(first + chunkRows, weight.rows)
             let chunk = values.rows(0..<rows.count)
-            dequantize(matrix.rows(rows), into: chunk, threads: threads)
+            let source = matrix.rows(rows)
+            dequantize(source, into: chunk, threads: threads)
+            stored.checkpoint.release([source.elements])
             try body(rows, chunk)
         }
     }

@@ -22,14 +22,16 @@ extension Conversion {
         case (.textEncoder?, .transformer) where part == nil: return path
         case (.textEncoder?, .transformer):
             throw .request("\(path) is a text encoder, not a transformer")
-        case (.transformer?, .transformer): return path
-        case (nil, .transformer): return try TransformerPlace(path).transformer
+        case (_, .transformer): return try TransformerPlace(path, option: option).transformer
         case (_, .textEncoder):
-            let place = try TransformerPlace(path)
+            let place = try TransformerPlace(path, option: option)
             return try CompanionSearch(homes: place.homes, searchFolders: searchFolders)
-                .textEncoder()
+                .textEncoder(option: option)
         }
     }
+
+    /// How a user names other files.
+    private static let option = "another MODEL"
 
     /// The part whose weights are right at a path; nil where it is a folder with more than them.
     private static func ownPart(_ path: String) throws(GenerationError) -> ConversionPart? {
