@@ -85,7 +85,8 @@ struct InspectModelTests {
 
     @Test func namesFormsOfQuantisation() throws {
         let path = folder.file("q.safetensors")
-        let layers = #"{"layers":{"rotated":{"convrot":true,"convrot_groupsize":4},"#
+        let layers =
+            #"{"layers":{"rotated":{"convrot":true,"convrot_groupsize":4},"#
             + #""packed":{"format":"nvfp4"},"odd":{"format":7}}}"#
         var writer = SafetensorsWriter(metadata: ["_quantization_metadata": layers, "k": "v"])
         for (name, type) in [
