@@ -244,7 +244,10 @@ struct PairConvolutionTests {
                 return output
             }
             let plain = convolve(.pixels, into: Tensor(guarded: arrays.output.shape))
-            let expected = Tensor(guarded: plain.shape, elementType: isNarrow ? .bfloat16 : .float32)
+            let expected = Tensor(
+                guarded: plain.shape,
+                elementType: isNarrow ? .bfloat16 : .float32
+            )
             operators.channelNorm(plain, gamma: gamma, silu: true, into: expected)
             let normed = Tensor(guarded: plain.shape, elementType: expected.elementType)
             _ = convolve(.normed(gamma: gamma), into: normed)

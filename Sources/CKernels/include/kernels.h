@@ -273,7 +273,7 @@ typedef struct __attribute__((swift_attr("@Sendable"))) {
 } kernel_table;
 
 /// Lanes of k that are packed together.
-enum { lane_block = 256 };
+enum { lane_block = 192 };
 /// Most pixels one `convolution_task` may have.
 enum { convolution_pixels = 192 };
 /// Keys whose scores `attend` holds at once.
