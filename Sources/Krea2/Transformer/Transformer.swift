@@ -115,7 +115,7 @@ extension Transformer {
     func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
         let groups = blocks.flatMap { [$0.attention.matrices, $0.feedForward.matrices] }
         return MatrixSupply.Order(
-            groups: [time.matrices] + groups,
+            groups: time.groups + groups,
             checkpoint: checkpoint,
             policy: policy
         )
@@ -171,8 +171,7 @@ extension Transformer {
         // No one reads what the last block would make of the text.
         let imageRows = BlockRows(sequences, wanted: images, rotary: rotary)
 
-        try supply.load(self.time).forward(time, scratch: scratch.time, operators: exact)
-        supply.release()
+        try self.time.forward(time, supply: supply, scratch: scratch.time, operators: exact)
         for (index, block) in blocks.enumerated() {
             let isLast = index == blocks.count - 1 && observe == nil
             try forward(block, x, isLast ? imageRows : rows, supply, scratch, operators)
