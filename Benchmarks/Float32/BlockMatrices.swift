@@ -68,7 +68,7 @@ private func compare(
     let seconds = medianSeconds(
         repetitions,
         [
-            { operators.linear(x, weight, into: ours) },
+            { operators.linear(x, WeightMatrix(weight), into: ours) },
             { OpenBLAS.linear(x, wide, into: theirs) },
         ]
     )

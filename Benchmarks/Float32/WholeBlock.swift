@@ -16,7 +16,7 @@ func compareBlocks(_ model: String, side: Int, options: Options) throws {
     )
     let pipeline = try Pipeline(
         try ModelFiles.locate(model),
-        options: PipelineOptions(threads: options.threads)
+        options: PipelineOptions(threads: options.threads, precision: .float32)
     )
     // Progress comes after each block and once more at the end of a step.
     var events: [ContinuousClock.Instant] = []

@@ -2,8 +2,6 @@
 
 #include "tables.h"
 
-#define NAME "generic"
-#define TABLE kernels_generic
 #define LANES 4
 #define ROWS 4
 #define VECTORS 2
@@ -13,11 +11,15 @@
 
 #include "vector/vector.h"
 
-#include "vector/matmul.h"
+#include "vector/products_float32.h"
+
+#include "vector/convolution.h"
 
 #include "vector/attention.h"
 
 #include "vector/elementwise.h"
 
 #include "vector/table.h"
+
+const kernel_table kernels_generic = TABLE("generic", NULL, NULL, NULL);
 

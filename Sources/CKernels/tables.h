@@ -10,7 +10,10 @@
 extern const kernel_table kernels_scalar;
 extern const kernel_table kernels_generic;
 extern const kernel_table kernels_avx2;
+extern const kernel_table kernels_avxvnni;
 extern const kernel_table kernels_avx512;
+extern const kernel_table kernels_avx512vnni;
+extern const kernel_table kernels_avx512bf16;
 
 static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -32,29 +35,63 @@ static inline float widened_half(uint16_t half) {
 
 static inline float widened_bfloat(uint16_t bits) { return float_from_bits((uint32_t)bits << 16); }
 
+/// Rounds to nearest even; NaN stays NaN.
+static inline uint16_t narrowed_bfloat(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if (value != value) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/// Widens an E4M3 number without infinities; exact, subnormals included.
+static inline float widened_e4m3(uint8_t bits) {
+    uint32_t magnitude = bits & 0x7f;
+    // 2^120 moves the exponent bias from 7 to 127, for subnormals too.
+    float value = magnitude == 0x7f ? NAN : float_from_bits(magnitude << 20) * 0x1p120f;
+    return bits & 0x80 ? -value : value;
+}
+
+/// What a row with this largest magnitude is multiplied by before it is rounded to int8; 0 where
+/// all is lost anyway, since its scale is not finite then.
+static inline float quantization_factor(float magnitude) {
+    return magnitude > 0 && magnitude < INFINITY ? 127 / magnitude : 0;
+}
+
+/// Bytes of an element.
+static inline size_t weight_size(weight_type type) {
+    switch (type) {
+    case weight_float32: return 4;
+    case weight_float16:
+    case weight_bfloat16: return 2;
+    case weight_float8_e4m3:
+    case weight_float8_e5m2:
+    case weight_int8: break;
+    }
+    return 1;
+}
+
 /// Element `index` of a weight matrix.
 static inline float widened(const void *w, weight_type type, size_t index) {
     switch (type) {
     case weight_float16: return widened_half(((const uint16_t *)w)[index]);
     case weight_bfloat16: return widened_bfloat(((const uint16_t *)w)[index]);
+    case weight_float8_e4m3: return widened_e4m3(((const uint8_t *)w)[index]);
+    case weight_float8_e5m2: return widened_half((uint16_t)(((const uint8_t *)w)[index] << 8));
+    case weight_int8: return ((const int8_t *)w)[index];
     case weight_float32: break;
     }
     return ((const float *)w)[index];
 }
 
-/// Where the weights of row `row` begin.
-static inline const void *weight_row(const void *w, weight_type type, size_t row, size_t stride) {
-    return (const char *)w + row * stride * (type == weight_float32 ? 4 : 2);
-}
+/// What `tap_offset` gives for a pixel outside the image.
+static const size_t no_pixel = SIZE_MAX;
 
-/// The source pixel [channels] that tap `tap` (0 ... 8) of an output pixel reads, or NULL where
-/// it lies outside the image.
-static inline const float *tap_source(const convolution_task *t, size_t row, size_t column,
-                                      size_t tap) {
+/// Where the source pixel [channels] that tap `tap` (0 ... 8) of an output pixel reads begins.
+static inline size_t tap_offset(const convolved_image *t, size_t row, size_t column, size_t tap) {
     // Counted from one row and column outside the image, so that nothing is negative.
     size_t y = row + tap / 3, x = column + tap % 3;
     if (y < 1 || x < 1 || y > t->height * t->upsampling || x > t->width * t->upsampling)
-        return NULL;
+        return no_pixel;
     size_t source_row = (y - 1) / t->upsampling - t->first_row;
-    return t->source + (source_row * t->width + (x - 1) / t->upsampling) * t->channels;
+    return (source_row * t->width + (x - 1) / t->upsampling) * t->channels;
 }

@@ -47,6 +47,12 @@ public enum WeightProblem: Hashable, Sendable {
     case misshapen(tensor: String, file: String, found: [Int], expected: [[Int]])
     /// Of an element type that cannot be computed with; `found` is its name in the header.
     case mistyped(tensor: String, file: String, found: String)
+    /// Its contents, or what the file says about it, cannot be used.
+    case invalid(tensor: String, file: String, found: String, expected: String)
+    /// The text `_quantization_metadata` in a header cannot be used.
+    case invalidNotes(file: String, found: String, expected: String)
+    /// Quantised in a form that is not read; `first` is one of `count` such tensors.
+    case unsupported(format: String, count: Int, first: String, file: String)
 }
 
 // MARK: Text
@@ -110,6 +116,17 @@ extension WeightProblem: CustomStringConvertible {
         case .mistyped(let tensor, let file, let found):
             "tensor \(shown(tensor)) in \(shown(file)): "
                 + "type \(shown(found)) is known but not computed with, expected F32, F16 or BF16"
+                + (found == "I8" ? ", or a weight_scale beside it" : "")
+        case .invalid(let tensor, let file, let found, let expected):
+            "tensor \(shown(tensor)) in \(shown(file)) has \(shown(found)), expected "
+                + shown(expected)
+        case .invalidNotes(let file, let found, let expected):
+            "_quantization_metadata in \(shown(file)): \(shown(found)), expected "
+                + shown(expected)
+        case .unsupported(let format, let count, let first, let file):
+            "format \(shown(format)) of "
+                + (count > 1 ? "\(count) tensors from " : "") + "tensor \(shown(first)) in "
+                + "\(shown(file)) is not supported, expected \(WeightFormat.supportedNames)"
         }
     }
 }

@@ -1,6 +1,24 @@
+import Glibc
 import Tensors
 
 extension Checkpoint {
+    /// Tells this state of the files from others: their names, sizes and times of last change.
+    ///
+    /// Unlike a digest it says nothing about equal files elsewhere.
+    ///
+    /// - Throws: When one of the files is no longer the one that was opened.
+    package func stamp() throws(CheckpointError) -> String {
+        var lines = ""
+        for file in files {
+            var status = stat()
+            guard stat(file.path, &status) == 0 else { throw .missing(path: file.path) }
+            let time = status.st_mtim
+            lines += "\(file.name) \(status.st_size) \(time.tv_sec).\(time.tv_nsec)\n"
+        }
+        try checkUnchanged()
+        return lines
+    }
+
     /// A short name for the content of all files, to tell in a picture which weights made it.
     ///
     /// One file gives its own digest. Several give `shards-sha256:` and the hash of the lines

@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import Tensors
 
 /// A file that appears under its name only when it is complete.
 ///
@@ -8,7 +9,6 @@ import Synchronization
 final class NewFile {
     private let path: String
     private let temporaryPath: String
-    private let folder: String
     private let isOverwriting: Bool
     private let descriptor: Int32
     private var isFinished = false
@@ -24,10 +24,8 @@ final class NewFile {
     init(path: String, overwriting isOverwriting: Bool) throws(CheckpointError) {
         var status = stat()
         if !isOverwriting, lstat(path, &status) == 0 { throw .exists(path: path) }
-        let slash = path.lastIndex(of: "/")
-        folder = slash.map { String(path[...$0]) } ?? "./"
         let number = Self.counter.add(1, ordering: .relaxed).newValue
-        temporaryPath = "\(folder).krea2-\(getpid())-\(number).partial"
+        temporaryPath = "\(Self.folder(of: path)).krea2-\(getpid())-\(number).partial"
         self.path = path
         self.isOverwriting = isOverwriting
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
@@ -59,31 +57,87 @@ final class NewFile {
     /// Brings all bytes to the disk and gives the file its name.
     func finish() throws(CheckpointError) {
         guard fsync(descriptor) == 0 else { throw Self.failure(path) }
-        try takeName()
+        try Self.move(temporaryPath, to: path, overwriting: isOverwriting)
         isFinished = true
+    }
+
+    /// Gives a complete file of the same folder its name.
+    ///
+    /// - Parameters:
+    ///   - temporaryPath: The file; gone afterwards.
+    ///   - path: Name to appear under.
+    ///   - isOverwriting: Whether a file of that name is replaced.
+    /// - Throws: `.exists` or `.cannotWrite`.
+    static func move(
+        _ temporaryPath: String,
+        to path: String,
+        overwriting isOverwriting: Bool
+    ) throws(CheckpointError) {
+        // Unlike `rename`, `link` fails when another process has made a file of that name meanwhile.
+        // Some file systems have no links; there an earlier check has to do.
+        if !isOverwriting, link(temporaryPath, path) == 0 {
+            unlink(temporaryPath)
+        } else {
+            guard isOverwriting || errno != EEXIST else { throw .exists(path: path) }
+            guard rename(temporaryPath, path) == 0 else { throw failure(path) }
+        }
         // The name too should outlast a loss of power; the file is complete in any case.
-        let folderDescriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let folderDescriptor = open(folder(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         if folderDescriptor >= 0 {
             fsync(folderDescriptor)
             close(folderDescriptor)
         }
     }
 
-    private func takeName() throws(CheckpointError) {
-        if !isOverwriting {
-            // Unlike `rename`, fails when another process has made a file of that name meanwhile.
-            if link(temporaryPath, path) == 0 {
-                unlink(temporaryPath)
-                return
-            }
-            guard errno != EEXIST else { throw .exists(path: path) }
-            // Some file systems have no links; there the check in `init` has to do.
-        }
-        guard rename(temporaryPath, path) == 0 else { throw Self.failure(path) }
+    /// The folder of a file, with a slash at the end.
+    private static func folder(of path: String) -> String {
+        path.lastIndex(of: "/").map { String(path[...$0]) } ?? "./"
     }
 
     /// The error that `errno` stands for.
-    private static func failure(_ path: String) -> CheckpointError {
+    static func failure(_ path: String) -> CheckpointError {
         .cannotWrite(path: path, reason: String(cString: strerror(errno)))
+    }
+}
+
+/// A small text that is written beside other files.
+package struct TextFile: Sendable {
+    /// Where it goes.
+    package let path: String
+    /// All of it.
+    package let text: String
+
+    /// Names a text; nothing is written yet.
+    package init(path: String, text: String) {
+        self.path = path
+        self.text = text
+    }
+
+    /// Throws `.exists` when something else is there that is not to be replaced.
+    package func check(overwriting isOverwriting: Bool) throws(CheckpointError) {
+        guard isOverwriting || isAbsent || isWritten else { throw .exists(path: path) }
+    }
+
+    /// Writes the text, all of it or nothing, unless it is there already.
+    ///
+    /// - Parameter isOverwriting: Whether another file at the path is replaced.
+    /// - Throws: `.exists` or `.cannotWrite`.
+    package func write(overwriting isOverwriting: Bool) throws(CheckpointError) {
+        guard !isWritten else { return }
+        let file = try NewFile(path: path, overwriting: isOverwriting)
+        let bytes = Array(text.utf8)
+        try bytes.span.withUnsafeBytes { bytes throws(CheckpointError) in try file.write(bytes) }
+        try file.finish()
+    }
+
+    private var isAbsent: Bool {
+        var status = stat()
+        return lstat(path, &status) != 0
+    }
+
+    /// Whether the file has this text; one that cannot be read has another.
+    private var isWritten: Bool {
+        guard let file = try? MappedFile(path: path) else { return false }
+        return file.withBytes { $0.elementsEqual(text.utf8) }
     }
 }

@@ -97,17 +97,21 @@ package final class SafetensorsFile: Sendable {
         }
     }
 
+    /// The bytes of the file that a tensor views, nil for tensors of other origin.
+    func range(of tensor: Tensor) -> Range<Int>? {
+        guard tensor.storage === storage else { return nil }
+        return tensor.byteOffset..<tensor.byteOffset + tensor.byteCount
+    }
+
     /// Asks the system to read a tensor's bytes ahead; does nothing for tensors of other origin.
     package func prefetch(_ tensor: Tensor) {
-        guard tensor.storage === storage else { return }
-        file.prefetch(tensor.byteOffset..<tensor.byteOffset + tensor.byteCount)
+        if let range = range(of: tensor) { file.prefetch(range) }
     }
 
     /// Lets the system drop a tensor's pages from memory; they come back at the next touch.
     ///
     /// Does nothing for tensors of other origin, and leaves pages shared with neighbours.
     package func release(_ tensor: Tensor) {
-        guard tensor.storage === storage else { return }
-        file.release(tensor.byteOffset..<tensor.byteOffset + tensor.byteCount)
+        if let range = range(of: tensor) { file.release(range) }
     }
 }

@@ -62,54 +62,18 @@ package struct SafetensorsWriter {
         let inOrder = tensors.sorted {
             ($1.value.elementType.byteCount, $0.key) < ($0.value.elementType.byteCount, $1.key)
         }
-        let header = header(inOrder)
-        guard header.count <= SafetensorsHeader.longest + SafetensorsHeader.lengthByteCount else {
-            let limit = SafetensorsHeader.longest
-            throw .cannotWrite(path: path, reason: "its header would exceed \(limit) bytes")
-        }
+        let layout = SafetensorsLayout(
+            inOrder.map { .init($0.key, $0.value.elementType, $0.value.shape) },
+            metadata: metadata
+        )
+        try layout.checkHeader(path)
         let file = try NewFile(path: path, overwriting: isOverwriting)
-        try header.span.withUnsafeBytes { bytes throws(CheckpointError) in try file.write(bytes) }
+        try layout.header.span.withUnsafeBytes { bytes throws(CheckpointError) in
+            try file.write(bytes)
+        }
         for (_, tensor) in inOrder where tensor.count > 0 {
             try file.write(UnsafeRawBufferPointer(start: tensor.address, count: tensor.byteCount))
         }
         try file.finish()
-    }
-
-    /// The length, the JSON and blanks up to a multiple of 8 bytes.
-    private func header(_ inOrder: [(key: String, value: Tensor)]) -> [UInt8] {
-        var members: [String] = []
-        if !metadata.isEmpty {
-            let pairs = metadata.sorted { $0.key < $1.key }
-                .map { Self.quoted($0.key) + ":" + Self.quoted($0.value) }
-            members.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
-        }
-        var offset = 0
-        for (name, tensor) in inOrder {
-            let shape = tensor.shape.map(String.init).joined(separator: ",")
-            let end = offset + tensor.byteCount
-            members.append(
-                "\(Self.quoted(name)):{\"dtype\":\"\(tensor.elementType.rawValue)\","
-                    + "\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}"
-            )
-            offset = end
-        }
-        var text = Array("{\(members.joined(separator: ","))}".utf8)
-        while text.count % 8 != 0 { text.append(UInt8(ascii: " ")) }
-        return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text
-    }
-
-    /// A JSON string.
-    private static func quoted(_ text: String) -> String {
-        var quoted = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"", "\\": quoted += "\\\(scalar)"
-            case "\0"..<" ":
-                let digits = String(scalar.value, radix: 16)
-                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-            default: quoted.unicodeScalars.append(scalar)
-            }
-        }
-        return quoted + "\""
     }
 }

@@ -13,9 +13,31 @@ package final class WeightReader {
         private var known: Set<WeightProblem> = []
         /// Names in the checkpoint that were asked for.
         var used: Set<String> = []
+        /// How quantised tensors are stored, once one was asked for that may be.
+        var stored: StoredWeights?
+        /// Tensors of each form that is not read.
+        private var unsupported: [String: (count: Int, first: String, file: String)] = [:]
 
         func note(_ problem: WeightProblem) {
             if known.insert(problem).inserted { problems.append(problem) }
+        }
+
+        /// Counts a tensor in a form that is not read; all of one form are one problem.
+        func note(unsupported format: String, _ tensor: String, _ file: String) {
+            unsupported[format, default: (0, tensor, file)].count += 1
+        }
+
+        /// Problems, and one for each form that is not read.
+        var allProblems: [WeightProblem] {
+            problems
+                + unsupported.sorted { $0.key < $1.key }.map { format, tensors in
+                    .unsupported(
+                        format: format,
+                        count: tensors.count,
+                        first: tensors.first,
+                        file: tensors.file
+                    )
+                }
         }
     }
 
@@ -61,17 +83,24 @@ package final class WeightReader {
         checkpoint.record(rename(prefix + name))?.shape
     }
 
-    /// A view of a tensor's elements as the file has them: float32, float16 or bfloat16.
+    /// A view of a tensor's elements as the file has them: float32, float16 or bfloat16, or 8-bit
+    /// floats where the caller takes them.
     ///
     /// - Parameters:
     ///   - name: Name below the reader's prefix.
     ///   - shape: Shape of the result.
     ///   - alternatives: Other shapes of as many elements that the file may have instead, such as
     ///     `[12]` for `[1, 12]`; the result has `shape` all the same.
+    ///   - acceptsFloat8: Whether the elements may be 8-bit floats, which are then values without a
+    ///     scale.
     /// - Returns: The tensor; after a problem zeros that must not be written to, so that
     ///   reading can go on until `finish` throws.
-    package func tensor(_ name: String, shape: [Int], orShapes alternatives: [[Int]] = []) -> Tensor
-    {
+    package func tensor(
+        _ name: String,
+        shape: [Int],
+        orShapes alternatives: [[Int]] = [],
+        acceptsFloat8: Bool = false
+    ) -> Tensor {
         let stored = rename(prefix + name)
         let shownName = checkpoint.nameInFile(stored)
         let file = checkpoint.file(of: stored)
@@ -86,16 +115,80 @@ package final class WeightReader {
                 .misshapen(tensor: shownName, file: file, found: found.shape, expected: expected)
             )
         }
-        if !found.elementType.isComputable {
+        let isFloat8 = WeightFormat(found.elementType) == .float8(found.elementType)
+        let isAccepted = found.elementType.isComputable || (acceptsFloat8 && isFloat8)
+        if !isAccepted {
             let type = found.elementType.rawValue
             record.note(.mistyped(tensor: shownName, file: file, found: type))
         }
-        guard expected.contains(found.shape), found.elementType.isComputable,
+        guard expected.contains(found.shape), isAccepted,
             let tensor = checkpoint.tensor(stored)
         else {
             return Placeholder.tensor(shape)
         }
         return tensor.reshaped(shape)
+    }
+
+    /// The matrix of a linear layer or an embedding as the file stores it, quantised or not.
+    ///
+    /// All tensors that say how it is stored count as used.
+    ///
+    /// - Parameters:
+    ///   - name: Name below the reader's prefix, which ends in `weight`.
+    ///   - rows: Outputs of the layer, or entries of the table.
+    ///   - columns: Inputs of the layer, or the width of the table.
+    /// - Returns: The matrix; after a problem zeros that must not be written to, as from `tensor`.
+    package func weightMatrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
+        let name = rename(prefix + name)
+        var placeholder: WeightMatrix { WeightMatrix(Placeholder.tensor([rows, columns])) }
+        let (shownName, file) = (checkpoint.nameInFile(name), checkpoint.file(of: name))
+        record.used.insert(name)
+        let stored = storedWeights()
+        guard let weight = stored.weight(name) else {
+            record.note(.missing(tensor: shownName, file: file))
+            return placeholder
+        }
+        record.used.formUnion(weight.companions)
+        if case .unsupported(let format) = weight.format {
+            record.note(unsupported: format, shownName, file)
+            return placeholder
+        }
+        var problems = weight.problems
+        if weight.record.shape != [rows, columns] {
+            problems.append(
+                .misshapen(
+                    tensor: shownName,
+                    file: file,
+                    found: weight.record.shape,
+                    expected: [[rows, columns]]
+                )
+            )
+        }
+        if weight.format == .other, weight.problems.isEmpty {
+            problems.append(
+                .mistyped(
+                    tensor: shownName,
+                    file: file,
+                    found: weight.record.elementType.rawValue
+                )
+            )
+        }
+        guard problems.isEmpty else {
+            problems.forEach(record.note)
+            return placeholder
+        }
+        let (matrix, problem) = stored.matrix(weight)
+        if let problem { record.note(problem) }
+        return matrix ?? placeholder
+    }
+
+    /// The notes on quantisation, read at the first call.
+    private func storedWeights() -> StoredWeights {
+        if let stored = record.stored { return stored }
+        let stored = StoredWeights(checkpoint)
+        stored.problems.forEach(record.note)
+        record.stored = stored
+        return stored
     }
 
     /// Ends reading, and fails if anything was wrong or is left over.
@@ -105,9 +198,11 @@ package final class WeightReader {
     package func finish(
         ignoring isIgnored: (String) -> Bool = { _ in false }
     ) throws(CheckpointError) {
-        let surplus = checkpoint.names.filter { !record.used.contains($0) && !isIgnored($0) }
+        let surplus = checkpoint.names.filter {
+            !record.used.contains($0) && $0 != StoredWeights.marker && !isIgnored($0)
+        }
         let problems =
-            record.problems
+            record.allProblems
             + surplus.map {
                 .surplus(tensor: checkpoint.nameInFile($0), file: checkpoint.file(of: $0))
             }

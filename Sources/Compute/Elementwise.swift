@@ -1,4 +1,5 @@
 import CKernels
+import Synchronization
 package import Tensors
 
 /// How a norm's weight is stored.
@@ -11,6 +12,86 @@ package enum NormWeight: Sendable {
     var offset: Float { self == .plain ? 0 : 1 }
 }
 
+/// Root-mean-square norm of each row, with an optional modulation after it.
+///
+/// y = x / √(mean x² + ε) ⊙ weight, then (1 + scale) ⊙ y + shift.
+package struct RowNorm: Sendable {
+    /// `[width]`.
+    let weight: Tensor
+    /// How the weight is stored.
+    let stored: NormWeight
+    /// ε.
+    let epsilon: Float
+    /// `[width]`, together with `shift` or not at all.
+    let scale: Tensor?
+    /// `[width]`.
+    let shift: Tensor?
+
+    /// Combines the parts.
+    package init(
+        weight: Tensor,
+        stored: NormWeight,
+        epsilon: Float,
+        scale: Tensor? = nil,
+        shift: Tensor? = nil
+    ) {
+        precondition((scale == nil) == (shift == nil))
+        precondition((scale ?? weight).count == weight.count)
+        precondition((shift ?? weight).count == weight.count)
+        (self.weight, self.stored, self.epsilon) = (weight, stored, epsilon)
+        (self.scale, self.shift) = (scale, shift)
+    }
+}
+
+/// Root-mean-square norm of every head, then rotary embedding.
+package struct HeadNorm: Sendable {
+    /// `[headSize]`.
+    let weight: Tensor
+    /// How the weight is stored.
+    let stored: NormWeight
+    /// Added to the mean square.
+    let epsilon: Float
+    /// Angles of each row; nil leaves the heads unrotated.
+    let rotary: RotaryTable?
+
+    /// Combines the parts.
+    package init(weight: Tensor, stored: NormWeight, epsilon: Float, rotary: RotaryTable?) {
+        precondition(rotary.map { $0.cosine.rowCount == weight.count / 2 } ?? true)
+        self.weight = weight
+        self.stored = stored
+        self.epsilon = epsilon
+        self.rotary = rotary
+    }
+
+    var headSize: Int { weight.count }
+
+    /// Applies it in place to some columns of whole heads: `[rows, columns]`.
+    func apply(
+        _ x: UnsafeMutablePointer<Float>,
+        stride: Int,
+        rows: Range<Int>,
+        columns: Range<Int>,
+        _ table: kernel_table
+    ) {
+        precondition(rotary.map { rows.upperBound <= $0.cosine.rows } ?? true)
+        let angles = rows.lowerBound * (headSize / 2)
+        var task = head_norm_task(
+            x: x,
+            stride: stride,
+            rows: rows.count,
+            heads: columns.count / headSize,
+            head_size: headSize,
+            weight: UnsafePointer(weight.floats),
+            offset: stored.offset,
+            epsilon: epsilon,
+            cosine: rotary.map { UnsafePointer($0.cosine.floats + angles) },
+            sine: rotary.map { UnsafePointer($0.sine.floats + angles) },
+            adjacent_pairs: rotary?.pairsAreAdjacent ?? false
+        )
+        table.head_norm(&task)
+    }
+}
+
 /// Cosines and sines of rotary position embedding, one row a token.
 package struct RotaryTable: Sendable {
     /// `[tokens, headSize / 2]`.
@@ -19,6 +100,30 @@ package struct RotaryTable: Sendable {
     package let sine: Tensor
     /// Whether elements (2m, 2m + 1) rotate together; else (m, m + headSize / 2).
     package let pairsAreAdjacent: Bool
+
+    /// The angles of several sequences, one after the other; all rotate the same pairs.
+    package init(joining tables: [RotaryTable]) {
+        func joined(_ part: (RotaryTable) -> Tensor) -> Tensor {
+            let parts = tables.map(part)
+            let width = parts.first?.rowCount ?? 0
+            let rows = parts.reduce(0) { $0 + $1.rows }
+            return Tensor(parts.flatMap(\.elements), shape: [rows, width])
+        }
+        self.init(
+            cosine: joined(\.cosine),
+            sine: joined(\.sine),
+            pairsAreAdjacent: tables.first?.pairsAreAdjacent ?? false
+        )
+    }
+
+    /// The angles of some tokens.
+    package func rows(_ range: Range<Int>) -> RotaryTable {
+        RotaryTable(
+            cosine: cosine.rows(range),
+            sine: sine.rows(range),
+            pairsAreAdjacent: pairsAreAdjacent
+        )
+    }
 
     /// Combines the two tables.
     package init(cosine: Tensor, sine: Tensor, pairsAreAdjacent: Bool) {
@@ -30,80 +135,32 @@ package struct RotaryTable: Sendable {
 }
 
 extension Operators {
-    /// Root-mean-square norm of each row, with an optional modulation after it.
-    ///
-    /// y = x / √(mean x² + ε) ⊙ weight, then (1 + scale) ⊙ y + shift.
-    ///
-    /// - Parameters:
-    ///   - x: `[rows, width]`.
-    ///   - weight: `[width]`.
-    ///   - stored: How the weight is stored.
-    ///   - epsilon: ε.
-    ///   - scale: `[width]`, together with `shift` or not at all.
-    ///   - shift: `[width]`.
-    ///   - y: Like x, and may be x.
-    package func rmsNorm(
-        _ x: Tensor,
-        weight: Tensor,
-        stored: NormWeight,
-        epsilon: Float,
-        scale: Tensor? = nil,
-        shift: Tensor? = nil,
-        into y: Tensor
-    ) {
-        let width = weight.count
+    /// Norms each row of x: `[rows, width]`, float32; y is like x, and may be x.
+    package func rmsNorm(_ x: Tensor, _ norm: RowNorm, into y: Tensor) {
+        let width = norm.weight.count
         precondition(x.count == y.count && x.count.isMultiple(of: width))
-        precondition((scale == nil) == (shift == nil))
-        precondition((scale?.count ?? width) == width && (shift?.count ?? width) == width)
         parallelRows(x.count / width, grain: grain(width)) { rows in
             table.rms_norm(
                 y.floats + rows.lowerBound * width,
                 x.floats + rows.lowerBound * width,
-                weight.floats,
-                scale?.floats,
-                shift?.floats,
+                norm.weight.floats,
+                norm.scale?.floats,
+                norm.shift?.floats,
                 rows.count,
                 width,
-                stored.offset,
-                epsilon
+                norm.stored.offset,
+                norm.epsilon
             )
         }
     }
 
-    /// Root-mean-square norm of every head, then rotary embedding, in place.
-    ///
-    /// - Parameters:
-    ///   - x: `[tokens, heads · headSize]`.
-    ///   - weight: `[headSize]`.
-    ///   - stored: How the weight is stored.
-    ///   - epsilon: Added to the mean square.
-    ///   - rotary: Angles of each token; nil leaves the heads unrotated.
-    package func headNorm(
-        _ x: Tensor,
-        weight: Tensor,
-        stored: NormWeight,
-        epsilon: Float,
-        rotary: RotaryTable?
-    ) {
-        let (headSize, width) = (weight.count, x.rowCount)
-        precondition(width.isMultiple(of: headSize))
-        precondition(rotary.map { $0.cosine.shape == [x.rows, headSize / 2] } ?? true)
+    /// Norms and rotates every head of x in place: `[tokens, heads · headSize]`, float32.
+    package func headNorm(_ x: Tensor, _ norm: HeadNorm) {
+        let width = x.rowCount
+        precondition(width.isMultiple(of: norm.headSize))
         parallelRows(x.rows, grain: grain(width)) { rows in
-            let angles = rows.lowerBound * (headSize / 2)
-            var task = head_norm_task(
-                x: x.floats + rows.lowerBound * width,
-                stride: width,
-                rows: rows.count,
-                heads: width / headSize,
-                head_size: headSize,
-                weight: UnsafePointer(weight.floats),
-                offset: stored.offset,
-                epsilon: epsilon,
-                cosine: rotary.map { UnsafePointer($0.cosine.floats + angles) },
-                sine: rotary.map { UnsafePointer($0.sine.floats + angles) },
-                adjacent_pairs: rotary?.pairsAreAdjacent ?? false
-            )
-            table.head_norm(&task)
+            let first = x.floats + rows.lowerBound * width
+            norm.apply(first, stride: width, rows: rows, columns: 0..<width, table)
         }
     }
 
@@ -113,38 +170,50 @@ extension Operators {
     ///   - x: `[…, channels]`.
     ///   - gamma: `[channels]`.
     ///   - silu: Whether to multiply the result by its sigmoid.
-    ///   - y: Like x, and may be x.
+    ///   - y: Like x, and may be x; or bfloat16.
     package func channelNorm(_ x: Tensor, gamma: Tensor, silu: Bool, into y: Tensor) {
         let width = gamma.count
         precondition(x.count == y.count && x.count.isMultiple(of: width))
         parallelRows(x.count / width, grain: grain(width)) { rows in
-            let first = rows.lowerBound * width
-            table.channel_norm(
-                y.floats + first,
-                x.floats + first,
-                gamma.floats,
-                rows.count,
-                width,
-                silu
-            )
+            for row in rows {
+                finishPixel(
+                    x.floats + row * width,
+                    gamma: gamma,
+                    silu: silu,
+                    into: y,
+                    at: row * width
+                )
+            }
         }
     }
 
-    /// gate = silu(gate) ⊙ up, element by element; both have the same shape.
-    package func siluMultiply(_ gate: Tensor, by up: Tensor) {
-        precondition(gate.count == up.count)
-        parallelRows(gate.count, grain: 16384) { range in
-            let first = range.lowerBound
-            table.silu_multiply(gate.floats + first, up.floats + first, range.count)
+    /// Norms one pixel and stores it as elements `offset` and up of y, in y's type.
+    func finishPixel(
+        _ pixel: UnsafePointer<Float>,
+        gamma: Tensor,
+        silu: Bool,
+        into y: Tensor,
+        at offset: Int
+    ) {
+        let width = gamma.count
+        guard y.elementType == .bfloat16 else {
+            table.channel_norm(y.floats + offset, pixel, gamma.floats, 1, width, silu)
+            return
+        }
+        let halves = y.address.assumingMemoryBound(to: UInt16.self) + offset
+        withUnsafeTemporaryAllocation(of: Float.self, capacity: width) { normed in
+            guard let first = normed.baseAddress else { return }
+            table.channel_norm(first, pixel, gamma.floats, 1, width, silu)
+            table.narrow(halves, first, width)
         }
     }
 
-    /// x = x ⊙ sigmoid(gate), element by element; both have the same shape.
-    package func sigmoidMultiply(_ x: Tensor, by gate: Tensor) {
-        precondition(x.count == gate.count)
+    /// y = x, rounded to bfloat16; both have as many elements.
+    package func narrow(_ x: Tensor, into y: Tensor) {
+        precondition(x.count == y.count && y.elementType == .bfloat16)
+        let halves = y.address.assumingMemoryBound(to: UInt16.self)
         parallelRows(x.count, grain: 16384) { range in
-            let first = range.lowerBound
-            table.sigmoid_multiply(x.floats + first, gate.floats + first, range.count)
+            table.narrow(halves + range.lowerBound, x.floats + range.lowerBound, range.count)
         }
     }
 
@@ -172,6 +241,11 @@ extension Operators {
 
     /// Whether no element is infinite or not a number.
     package func isFinite(_ x: Tensor) -> Bool {
-        table.all_finite(x.floats, x.count)
+        let found = Atomic(true)
+        parallelRows(x.count, grain: 1 << 20) { range in
+            let isFinite = table.all_finite(x.floats + range.lowerBound, range.count)
+            if !isFinite { found.store(false, ordering: .relaxed) }
+        }
+        return found.load(ordering: .relaxed)
     }
 }

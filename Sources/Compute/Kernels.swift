@@ -4,7 +4,7 @@ import CKernels
 package struct Kernels: Sendable {
     let table: kernel_table
 
-    private init(_ table: kernel_table) { self.table = table }
+    init(_ table: kernel_table) { self.table = table }
 
     /// The fastest implementation this CPU runs.
     package static let best = Kernels(kernels_best().pointee)
@@ -22,6 +22,31 @@ package struct Kernels: Sendable {
         return names
     }
 
-    /// "scalar", "generic", "avx2" or "avx512".
+    /// "avx512bf16", "avx2" and so on, as in `allNames`.
     package var name: String { String(cString: table.name) }
+
+    /// Whether there are instructions for products in `arithmetic`.
+    package func supports(_ arithmetic: Arithmetic) -> Bool {
+        switch arithmetic {
+        case .float32: true
+        case .bfloat16: table.products.1 != nil
+        case .int8: table.products.2 != nil
+        }
+    }
+}
+
+extension kernel_table {
+    /// The products of an arithmetic that the level supports; float32's where it does not.
+    func products(_ arithmetic: Arithmetic) -> product_kernels {
+        let found =
+            switch arithmetic {
+            case .float32: products.0
+            case .bfloat16: products.1
+            case .int8: products.2
+            }
+        guard let kernels = found ?? products.0 else {
+            preconditionFailure("\(String(cString: name)) has no products")
+        }
+        return kernels.pointee
+    }
 }

@@ -1,118 +1,126 @@
 import CKernels
 package import Tensors
 
+/// One linear layer: x wᵀ + bias, and what becomes of it.
+package struct LinearLayer: Sendable {
+    /// What becomes of the products.
+    enum Result: Sendable {
+        /// Replace the rows of a tensor: `[rows, outputs]`, float32 or bfloat16.
+        case rows(Tensor)
+        /// Are added to the rows of a tensor; float32.
+        case sum(Tensor)
+        /// Are multiplied by a gate `[outputs]`, if there is one, and added; float32.
+        case residual(Tensor, gate: Tensor?)
+        /// Become heads, normed and rotated: `[rows, heads · headSize]`, float32 or bfloat16.
+        case heads(Tensor, HeadNorm)
+        /// Are multiplied, after silu, by the products with another matrix.
+        case siluProduct(Tensor, WeightMatrix)
+    }
+
+    let weight: WeightMatrix
+    var bias: Tensor?
+    let result: Result
+
+    /// Writes the products, plus a bias `[outputs]`, into `y`: `[rows, outputs]`.
+    package init(_ weight: WeightMatrix, bias: Tensor? = nil, into y: Tensor) {
+        self.init(weight, bias, .rows(y))
+    }
+
+    /// Adds the products to the rows of `x`; a gate `[outputs]` multiplies them first.
+    package init(_ weight: WeightMatrix, addingTo x: Tensor, gate: Tensor? = nil) {
+        precondition(gate.map { $0.count == weight.rows } ?? true)
+        self.init(weight, nil, .residual(x, gate: gate))
+    }
+
+    /// Norms and rotates each head of the products, and writes them into `y`.
+    package init(_ weight: WeightMatrix, heads norm: HeadNorm, into y: Tensor) {
+        precondition(weight.rows.isMultiple(of: norm.headSize), "heads of \(norm.headSize)")
+        self.init(weight, nil, .heads(y, norm))
+    }
+
+    /// Writes silu(x gateᵀ) ⊙ (x upᵀ) into `y`.
+    package init(gate: WeightMatrix, up: WeightMatrix, into y: Tensor) {
+        precondition(gate.rows == up.rows && gate.columns == up.columns)
+        self.init(gate, nil, .siluProduct(y, up))
+    }
+
+    init(_ weight: WeightMatrix, _ bias: Tensor?, _ result: Result) {
+        precondition(bias.map { $0.count == weight.rows } ?? true)
+        self.weight = weight
+        self.bias = bias
+        self.result = result
+    }
+
+    var output: Tensor {
+        switch result {
+        case .rows(let y), .sum(let y), .residual(let y, _), .heads(let y, _),
+            .siluProduct(let y, _):
+            y
+        }
+    }
+}
+
 extension Operators {
-    /// y = x wᵀ + bias, or y += x wᵀ + bias: the one place where activations meet weight matrices.
+    /// Linear layers that read the same rows: the one place where activations meet weights.
     ///
-    /// Weights are widened to float32 block by block while they are packed for the kernel; no
-    /// float32 copy of a matrix ever exists. Sums run over k in the same order for every thread
-    /// count.
+    /// Rows are prepared and packed once for all layers that multiply in the same arithmetic;
+    /// weights are unpacked block by block inside the kernel, so no copy of a matrix ever exists. A
+    /// tile of the products is finished while it is in the cache. Sums run over k in the same
+    /// order for every number of threads.
     ///
     /// - Parameters:
-    ///   - x: `[rows, k]`, float32.
-    ///   - weight: `[columns, k]`, float32, float16 or bfloat16.
+    ///   - input: The rows: `[rows, k]`.
+    ///   - layers: Layers with `k` inputs. What they write must not overlap the input, but for
+    ///     layers whose every row depends on that row of the input alone: none of ours.
+    package func linear(_ input: LinearInput, _ layers: [LinearLayer]) {
+        let (rows, k) = (input.rows.rows, input.rows.rowCount)
+        for layer in layers {
+            let shape = layer.weight.elements.shape
+            precondition(layer.weight.columns == k, "\(k) inputs, weight \(shape)")
+            precondition(
+                layer.output.rows == rows && layer.output.rowCount == layer.weight.rows,
+                "output \(layer.output.shape), weight \(shape)"
+            )
+        }
+        var rest = layers
+        while let first = rest.first {
+            // The layers whose activations are packed in the same way.
+            let packing = packing(for: first.weight)
+            let group = rest.filter { self.packing(for: $0.weight) == packing }
+            rest.removeAll { self.packing(for: $0.weight) == packing }
+            let chunk = rowsPackedAtOnce(rows, packing, k)
+            for start in stride(from: 0, to: rows, by: chunk) {
+                let range = start..<min(start + chunk, rows)
+                multiply(pack(input, range, packing), group)
+            }
+        }
+    }
+
+    /// y = x wᵀ + bias, or y += x wᵀ + bias.
+    ///
+    /// - Parameters:
+    ///   - x: `[rows, k]`, float32 or bfloat16.
+    ///   - weight: `[columns, k]`.
     ///   - bias: `[columns]`, float32.
-    ///   - y: `[rows, columns]`, float32; must not overlap x.
-    ///   - adding: Whether to add to y instead of overwriting it.
+    ///   - y: `[rows, columns]`; must not overlap x.
+    ///   - adding: Whether to add to y, which is float32 then, instead of overwriting it.
     package func linear(
         _ x: Tensor,
-        _ weight: Tensor,
+        _ weight: WeightMatrix,
         bias: Tensor? = nil,
         into y: Tensor,
         adding: Bool = false
     ) {
-        let (rows, k, columns) = (x.rows, x.rowCount, weight.rows)
-        precondition(weight.rowCount == k, "x \(x.shape), weight \(weight.shape)")
-        precondition(
-            y.rows == rows && y.rowCount == columns,
-            "y \(y.shape), weight \(weight.shape)"
+        linear(.rows(x), [LinearLayer(weight, bias, adding ? .sum(y) : .rows(y))])
+    }
+
+    /// How rows are packed for a matrix.
+    private func packing(for weight: WeightMatrix) -> RowPacking {
+        let arithmetic = policy.arithmetic(for: weight)
+        return RowPacking(
+            arithmetic: arithmetic,
+            rotation: weight.rotation,
+            kernels: table.products(arithmetic)
         )
-        precondition(bias.map { $0.count == columns } ?? true, "bias, weight \(weight.shape)")
-
-        let panel = table.row_panel
-        let chunk = max(1, Self.packedCapacity / (k * panel)) * panel
-        precondition(k * panel <= Self.packedCapacity, "rows of \(k) elements are too long to pack")
-        for first in stride(from: 0, to: rows, by: chunk) {
-            let range = first..<min(first + chunk, rows)
-            pack(x.rows(range))
-            multiplyPacked(range.count, weight, bias, into: y.rows(range), adding: adding)
-        }
-    }
-
-    private func pack(_ x: Tensor) {
-        let (rows, k, panel) = (x.rows, x.rowCount, table.row_panel)
-        let panels = (rows + panel - 1) / panel
-        parallelRows(panels, grain: grain(k * panel)) { range in
-            table.pack_rows(
-                packedRows,
-                x.floats,
-                k,
-                rows,
-                k,
-                panels,
-                range.lowerBound,
-                range.upperBound
-            )
-        }
-    }
-
-    /// Multiplies the packed rows by blocks of columns; with few columns, in groups of rows too.
-    private func multiplyPacked(
-        _ rows: Int,
-        _ weight: Tensor,
-        _ bias: Tensor?,
-        into y: Tensor,
-        adding: Bool
-    ) {
-        let (columns, k) = (weight.rows, weight.rowCount)
-        let panels = (rows + table.row_panel - 1) / table.row_panel
-        let block = columnBlock(columns)
-        let columnBlocks = (columns + block - 1) / block
-        let wantedGroups = max(1, 8 * threads / columnBlocks)
-        let groupPanels = max(32, (panels + wantedGroups - 1) / wantedGroups)
-        let groups = (panels + groupPanels - 1) / groupPanels
-        let type = weight.kernelType
-
-        parallelTasks(columnBlocks * groups) { index, worker in
-            let column = index % columnBlocks * block
-            let panel = index / columnBlocks * groupPanels
-            var task = linear_task(
-                y: y.floats + column,
-                y_stride: columns,
-                packed: packedRows,
-                panels: panels,
-                first_panel: panel,
-                end_panel: min(panel + groupPanels, panels),
-                rows: rows,
-                w: UnsafeRawPointer(weight.address + column * k * weight.elementType.byteCount),
-                w_type: type,
-                w_stride: k,
-                columns: min(block, columns - column),
-                k: k,
-                bias: bias.map { UnsafePointer($0.floats + column) },
-                accumulate: adding
-            )
-            table.linear(&task, workspace(worker))
-        }
-    }
-
-    /// Columns of one task: as many as the kernel takes, or fewer so that every thread has several.
-    private func columnBlock(_ columns: Int) -> Int {
-        let panel = table.column_panel
-        let share = (columns + 8 * threads - 1) / (8 * threads)
-        let rounded = (share + panel - 1) / panel * panel
-        return min(linear_columns, max(rounded, 4 * panel))
-    }
-}
-
-extension Tensor {
-    /// The kernels' name for the element type; traps where they do not compute with it.
-    var kernelType: weight_type {
-        switch elementType {
-        case .float32: .float32
-        case .float16: .float16
-        case .bfloat16: .bfloat16
-        default: preconditionFailure("\(elementType) is not computed with")
-        }
     }
 }

@@ -1,15 +1,26 @@
+import CKernels
 package import Tensors
 
 extension Operators {
-    /// y[i] = table[ids[i]], widened to float32.
+    /// y[i] = matrix[ids[i]], in float32.
     ///
     /// - Parameters:
-    ///   - table: `[entries, width]`, float32, float16 or bfloat16.
+    ///   - matrix: `[entries, width]`, of any type that weights are stored in.
     ///   - ids: Entries to take, each below `entries`.
     ///   - y: `[ids.count, width]`, float32.
-    package func gather(_ table: Tensor, _ ids: [Int], into y: Tensor) {
-        precondition(y.shape == [ids.count, table.rowCount], "\(y.shape) from \(table.shape)")
-        for (row, id) in ids.enumerated() { widen(table.row(id), into: y.row(row)) }
+    package func gather(_ matrix: WeightMatrix, _ ids: [Int], into y: Tensor) {
+        let width = matrix.columns
+        precondition(y.shape == [ids.count, width], "\(y.shape) from \(matrix.elements.shape)")
+        for (row, id) in ids.enumerated() {
+            let target = y.floats + row * width
+            let source = matrix.elements.row(id)
+            table.widen(target, source.address, source.kernelType, width)
+            if let scale = matrix.scale {
+                let factor = scale.floats[scale.count == 1 ? 0 : id]
+                for column in 0..<width { target[column] *= factor }
+            }
+            if let rotation = matrix.rotation { table.rotate(target, width, rotation) }
+        }
     }
 
     /// y[r] = Σ_i weights[i] · x[r, i].
@@ -33,22 +44,5 @@ extension Operators {
                 }
             }
         }
-    }
-}
-
-/// Copies elements of any type that is computed with to float32 ones.
-private func widen(_ source: Tensor, into y: Tensor) {
-    let target = y.floats
-    switch source.elementType {
-    case .float32:
-        y.copy(from: source.reshaped(y.shape))
-    case .float16:
-        let halves = source.address.assumingMemoryBound(to: UInt16.self)
-        for i in 0..<source.count { target[i] = Float(Float16(bitPattern: halves[i])) }
-    case .bfloat16:
-        let halves = source.address.assumingMemoryBound(to: UInt16.self)
-        for i in 0..<source.count { target[i] = Float(bitPattern: UInt32(halves[i]) << 16) }
-    default:
-        preconditionFailure("\(source.elementType) is not computed with")
     }
 }

@@ -22,6 +22,18 @@ public enum Engine {
         Kernels.allNames.filter { Kernels(named: $0) != nil }
     }
 
+    /// Threads to compute with unless somebody knows better: `physicalCores`, or fewer where a
+    /// control group gives this process less processor time.
+    public static var defaultThreads: Int {
+        let limit = ControlGroup(contents: text).processors ?? .infinity
+        return threads(cores: physicalCores, processors: limit)
+    }
+
+    /// As many threads as cores, or as processors, rounded up, and at least one.
+    static func threads(cores: Int, processors: Double) -> Int {
+        max(1, min(cores, Int(min(processors.rounded(.up), Double(Int32.max)))))
+    }
+
     /// Processor cores this process may use; threads that share a core count once.
     public static var physicalCores: Int {
         let allowed = text(of: "/proc/self/status")?.split(separator: "\n")
@@ -36,6 +48,24 @@ public enum Engine {
     /// Bytes of the machine's memory.
     public static var memoryByteCount: Int {
         sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+    }
+
+    /// Bytes that this process can take without others being swapped out or it being stopped.
+    ///
+    /// What the system says is available, or less where a control group allows less; all of the
+    /// memory where it does not say.
+    public static var availableMemory: Int {
+        let system = text(of: "/proc/meminfo").flatMap { availableMemory(in: $0) }
+        let group = ControlGroup(contents: text).availableMemory
+        return min(system ?? memoryByteCount, group ?? .max)
+    }
+
+    /// The bytes of the `MemAvailable` line of `/proc/meminfo`, nil where there is none.
+    static func availableMemory(in meminfo: String) -> Int? {
+        let line = meminfo.split(separator: "\n").first { $0.hasPrefix("MemAvailable:") }
+        let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+        let bytes = kibibytes?.multipliedReportingOverflow(by: 1024)
+        return bytes.flatMap { $0.overflow || $0.partialValue < 0 ? nil : $0.partialValue }
     }
 
     /// Measures how fast linear layers are here and now, which takes a fraction of a second.
@@ -54,13 +84,13 @@ public enum Engine {
         let weight = Tensor(values, shape: [width, width])
         let x = Tensor(Array(values.prefix(rows * width)), shape: [rows, width])
         let y = Tensor(zeros: [rows, width])
-        operators.linear(x, weight, into: y)
+        operators.linear(x, WeightMatrix(weight), into: y)
 
         let clock = ContinuousClock()
         let start = clock.now
         var rounds = 0
         repeat {
-            operators.linear(x, weight, into: y)
+            operators.linear(x, WeightMatrix(weight), into: y)
             rounds += 1
         } while clock.now - start < .milliseconds(100)
         let operations = Double(2 * rows * width * width * rounds)

@@ -77,6 +77,8 @@ public struct ResolvedRequest: Sendable, Equatable {
     public let seed: UInt64
     /// Number of pictures.
     public let imageCount: Int
+    /// Arithmetic of the transformer's blocks; never automatic, and what the processor can do.
+    public let precision: Precision
     /// The prompt in its template and, with guidance, the negative prompt.
     let prompts: [PromptTemplate.Encoding]
 

@@ -1,7 +1,7 @@
 import Checkpoints
 import Tensors
 
-/// What a set of weight files is, told from its headers alone.
+/// What a set of weight files is, told from its headers and its notes on quantisation.
 public struct ModelInspection: Sendable, Equatable {
     /// The models it can tell apart.
     public enum Kind: String, Sendable, CaseIterable {
@@ -32,6 +32,16 @@ public struct ModelInspection: Sendable, Equatable {
         public let byteCount: Int
     }
 
+    /// The weights that are quantised in one form.
+    public struct QuantizedCount: Sendable, Equatable {
+        /// Such as `int8_tensorwise, convrot 256`, or what hinders reading them.
+        public let name: String
+        /// Weights in this form.
+        public let tensorCount: Int
+        /// Bytes of their elements, without scales.
+        public let byteCount: Int
+    }
+
     /// A size that follows from the tensors' shapes.
     public struct Size: Sendable, Equatable {
         /// Such as `blocks`, `heads`, `width`.
@@ -56,12 +66,14 @@ public struct ModelInspection: Sendable, Equatable {
     public let byteCount: Int
     /// By falling share of the bytes.
     public let elementTypes: [TypeCount]
+    /// The same of quantised weights by their forms; empty where there are none.
+    public let quantized: [QuantizedCount]
     /// Sizes of the model, in a fixed order for each kind.
     public let sizes: [Size]
     /// The free-form text of the headers.
     public let metadata: [String: String]
 
-    /// Reads the headers of a file, an index or a folder of weights.
+    /// Reads the headers of a file, an index or a folder of weights, and the notes on quantisation.
     ///
     /// - Parameter path: A `.safetensors` file, an index of shards, or a folder with either.
     /// - Throws: `.model` when nothing is there, or what is there is damaged.
@@ -90,7 +102,39 @@ public struct ModelInspection: Sendable, Equatable {
         byteCount = checkpoint.byteCount
         elementTypes = types.sorted { ($0.byteCount, $1.name) > ($1.byteCount, $0.name) }
         metadata = checkpoint.metadata
+        quantized = Self.quantized(checkpoint)
         sizes = Self.sizes(kind, checkpoint.strippingPrefix(prefix))
+    }
+}
+
+// MARK: Quantised weights
+
+extension ModelInspection {
+    private static func quantized(_ checkpoint: Checkpoint) -> [QuantizedCount] {
+        let stored = StoredWeights(checkpoint)
+        let weights = Dictionary(grouping: stored.all) { name(of: $0, stored) }
+        return weights.compactMap { name, weights in
+            name.map {
+                QuantizedCount(
+                    name: $0,
+                    tensorCount: weights.count,
+                    byteCount: weights.reduce(0) { $0 + $1.record.range.count }
+                )
+            }
+        }.sorted { ($0.byteCount, $1.name) > ($1.byteCount, $0.name) }
+    }
+
+    /// The name of a weight's form; nil for one that is not quantised.
+    private static func name(of weight: StoredWeight, _ stored: StoredWeights) -> String? {
+        guard weight.problems.isEmpty else { return "damaged" }
+        let scale = weight.scale == nil ? ", no scale" : ""
+        return switch weight.format {
+        case .plain, .other: nil
+        case .float8(let type): (type == .float8E4M3 ? "float8_e4m3fn" : "float8_e5m2") + scale
+        case .int8(nil): "int8_tensorwise"
+        case .int8(let rotation?): "int8_tensorwise, convrot \(rotation)"
+        case .unsupported(let name): "\(name), not supported"
+        }
     }
 }
 

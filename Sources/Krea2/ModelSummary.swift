@@ -101,13 +101,14 @@ public struct GenerationPlan: Sendable {
     public let arenaBytes: Int
     /// Bytes of mapped weights by stage.
     public let weightBytes: [(stage: String, byteCount: Int)]
-    /// Bytes of weights that a stage has in memory at a time, largest over the stages: two blocks and
-    /// what belongs to none, or the decoder's float32 copies.
+    /// Bytes of weights in memory at a time, largest over the stages.
     public let residentWeightBytes: Int
+    /// Bytes that the program and small tensors take, about.
+    public let programBytes: Int
     /// Bytes resident at most.
-    public var peakBytes: Int { arenaBytes + residentWeightBytes }
-    /// Bytes read from disk if nothing is cached: every weight once, and the transformer's in each
-    /// pass where they are more than the machine's memory.
+    public var peakBytes: Int { arenaBytes + residentWeightBytes + programBytes }
+    /// Bytes read from disk: every weight once, and in each step those of the transformer that do
+    /// not stay in memory.
     public let diskBytes: Int
     /// Multiplications and additions of all stages.
     public let floatingPointOperations: Double

@@ -9,15 +9,30 @@ public struct PipelineOptions: Sendable {
     public var threads: Int
     /// Which checkpoint it is; nil to go by the files.
     public var variant: Variant?
+    /// Arithmetic of the linear layers.
+    public var precision: Precision
+    /// Most bytes of memory to use; nil for what the machine can spare.
+    ///
+    /// Weights that do not fit are read from disk again in each step, which changes no picture.
+    public var memoryByteCount: Int?
 
     /// Chooses options.
     ///
     /// - Parameters:
     ///   - threads: Threads to compute with.
     ///   - variant: Which checkpoint it is; nil to go by the files.
-    public init(threads: Int = Engine.physicalCores, variant: Variant? = nil) {
+    ///   - precision: Arithmetic of the linear layers.
+    ///   - memoryByteCount: Most bytes of memory to use; nil for what the machine can spare.
+    public init(
+        threads: Int = Engine.defaultThreads,
+        variant: Variant? = nil,
+        precision: Precision = .automatic,
+        memoryByteCount: Int? = nil
+    ) {
         self.threads = threads
         self.variant = variant
+        self.precision = precision
+        self.memoryByteCount = memoryByteCount
     }
 }
 
@@ -31,6 +46,7 @@ public final class Pipeline {
     public let summary: ModelSummary
 
     let options: PipelineOptions
+    let arithmetic: RunArithmetic
     private let kernels: Kernels
     private let template: PromptTemplate
     let encoderFiles: TextEncoderFiles
@@ -66,6 +82,14 @@ public final class Pipeline {
                 index.taps ?? (0..<transformer.config.taps).map { 2 + 3 * $0 }
             encoder = try TextEncoder(encoderFiles, taps: taps)
             autoencoderFiles = try AutoencoderFiles(path: files.autoencoder)
+            arithmetic = RunArithmetic(
+                options.precision,
+                textEncoder: encoder.order(.float32).groups.flatMap { $0 },
+                textFusion: transformer.textFusion.order(.float32, transformerFiles.checkpoint)
+                    .groups.flatMap { $0 },
+                blocks: transformer.blockMatrices,
+                kernels: kernels
+            )
             try AutoencoderWeights.check(
                 autoencoderFiles,
                 Operators(kernels: kernels, threads: options.threads)
@@ -150,6 +174,7 @@ extension Pipeline {
             height: request.height,
             seed: request.seed,
             imageCount: request.imageCount,
+            precision: arithmetic.effective,
             prompts: texts.map(template.encode)
         )
     }
@@ -162,12 +187,10 @@ extension Pipeline {
     public func plan(_ request: GenerationRequest) throws(GenerationError) -> GenerationPlan {
         let resolved = try resolve(request)
         let sizes = runSizes(resolved)
-        var arena = Arena.measuring()
-        let memory = memory(sizes, &arena)
+        let memory = try memoryPlan(sizes)
         let weights = zip(["text encoder", "transformer", "autoencoder"], summary.parts)
-        let workload = workload(sizes)
         return GenerationPlan(
-            buffers: memory.plan.map {
+            buffers: memory.buffers.map {
                 GenerationPlan.Buffer(
                     stage: $0.stage,
                     name: $0.buffer.name,
@@ -175,27 +198,25 @@ extension Pipeline {
                     byteCount: $0.buffer.byteCount
                 )
             },
-            arenaBytes: arena.byteCount + Operators.scratchByteCount(threads: options.threads),
+            arenaBytes: memory.arena + memory.scratch,
             weightBytes: weights.map { ($0, $1.byteCount) },
-            residentWeightBytes: max(
-                encoder.residentByteCount,
-                transformer.residentByteCount,
-                autoencoderFiles.decoderByteCount
-            ),
-            diskBytes: diskBytes(resolved),
-            floatingPointOperations: workload.total(
+            residentWeightBytes: max(memory.weights, autoencoderFiles.decoderByteCount),
+            programBytes: MemoryPlan.programByteCount,
+            diskBytes: diskBytes(resolved, memory.transformer),
+            floatingPointOperations: workload(sizes).total(
                 steps: resolved.steps,
                 images: resolved.imageCount
             )
         )
     }
 
-    private func diskBytes(_ resolved: ResolvedRequest) -> Int {
-        let transformer = transformerFiles.checkpoint.byteCount
-        let isCached = transformer < Engine.memoryByteCount
-        let passes = isCached ? 1 : resolved.imageCount * resolved.steps * resolved.prompts.count
-        return encoderFiles.whole.byteCount + passes * transformer
-            + autoencoderFiles.checkpoint.byteCount
+    /// Bytes read from disk: the encoder and the autoencoder once, and of the transformer in each step
+    /// what does not stay in memory.
+    private func diskBytes(_ resolved: ResolvedRequest, _ matrices: MatrixSupply.Plan) -> Int {
+        let steps = resolved.imageCount * resolved.steps
+        return encoderFiles.whole.byteCount + transformerFiles.checkpoint.byteCount
+            + (steps - 1) * matrices.repeatedByteCount
+            + resolved.imageCount * autoencoderFiles.checkpoint.byteCount
     }
 
     private func runSizes(_ resolved: ResolvedRequest) -> RunSizes {
@@ -211,9 +232,10 @@ extension Pipeline {
         )
     }
 
-    private func memory(_ sizes: RunSizes, _ arena: inout Arena) -> RunMemory {
+    func memory(_ sizes: RunSizes, _ arena: inout Arena) -> RunMemory {
         RunMemory(
             sizes,
+            arithmetic,
             encoder: encoder.config,
             transformer: transformer.config,
             autoencoder: autoencoderFiles.config,
@@ -330,35 +352,58 @@ extension Pipeline {
         try checkVocabulary(resolved)
 
         let sizes = runSizes(resolved)
-        var measure = Arena.measuring()
-        _ = memory(sizes, &measure)
-        var arena = Arena(Storage(byteCount: measure.byteCount))
-        let memory = memory(sizes, &arena)
-        let operators = Operators(
-            kernels: kernels,
-            threads: options.threads,
-            isCancelled: isCancelled
-        )
+        let plan = try memoryPlan(sizes)
+        var arena = Arena(Storage(byteCount: plan.arena))
         let run = Run(
             resolved: resolved,
             sizes: sizes,
-            memory: memory,
-            operators: operators,
+            memory: memory(sizes, &arena),
+            operators: Operators(
+                kernels: kernels,
+                threads: options.threads,
+                policy: arithmetic.transformer,
+                packedBytes: plan.packed,
+                isCancelled: isCancelled
+            ),
             meter: ProgressMeter(workload(sizes), resolved, progress),
             dump: dump
         )
         try encode(resolved.prompts.map(\.ids), run)
+        run.matrices = try MatrixSupply(plan.transformer, operators: run.operators)
         return run
     }
 
     /// What one run shares between its stages.
-    struct Run {
+    final class Run {
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory
         let operators: Operators
         let meter: ProgressMeter
         let dump: Dump?
+        /// The transformer's matrices, once the prompts are encoded.
+        var matrices: MatrixSupply?
+
+        func supply() -> MatrixSupply {
+            guard let matrices else { preconditionFailure("the prompts are not encoded") }
+            return matrices
+        }
+
+        init(
+            resolved: ResolvedRequest,
+            sizes: RunSizes,
+            memory: RunMemory,
+            operators: Operators,
+            meter: ProgressMeter,
+            dump: Dump?
+        ) {
+            self.resolved = resolved
+            self.sizes = sizes
+            self.memory = memory
+            self.operators = operators
+            self.meter = meter
+            self.dump = dump
+        }
     }
 
     private func report(_ resolved: ResolvedRequest, _ messages: (String) -> Void) {

@@ -7,28 +7,42 @@ extension Pipeline {
     /// Prompts to text tokens of the transformer.
     func encode(_ ids: [[Int32]], _ run: Run) throws(GenerationError) {
         let names = ["pos", "neg"]
-        let blocks = Double(encoder.taps.last ?? 0)
+        let layers = Double(encoder.taps.last ?? 0)
         let watch = Watch(stage: "text encoder", checkpoint: encoderFiles.checkpoint) {
-            run.meter.advanceText(by: 1 / (blocks * Double(ids.count)))
+            run.meter.advanceText(by: 1 / layers)
         }
+        let operators = Operators(sharing: run.operators, policy: arithmetic.textEncoder)
+        let order = encoder.order(arithmetic.textEncoder)
+        try encoder.forward(
+            ids,
+            supply: MatrixSupply(order, operators: operators),
+            scratch: run.memory.encoder,
+            operators: operators,
+            watch: watch,
+            into: run.memory.taps
+        )
         for (index, ids) in ids.enumerated() {
-            let taps = run.memory.taps[index]
-            try encoder.forward(
-                ids,
-                scratch: run.memory.encoders[index],
-                operators: run.operators,
-                watch: watch,
-                into: taps
-            )
             run.dump?.add("ids.\(names[index])", ids)
-            run.dump?.add("taps.\(names[index])", taps)
+            run.dump?.add("taps.\(names[index])", run.memory.taps[index])
         }
-        for index in ids.indices {
-            let (scratch, text) = (run.memory.fusions[index], run.memory.texts[index])
-            let watch = Watch(stage: "text fusion", checkpoint: transformerFiles.checkpoint) {}
+        try fuse(names, run)
+    }
+
+    /// Taps to text tokens.
+    private func fuse(_ names: [String], _ run: Run) throws(GenerationError) {
+        let operators = Operators(sharing: run.operators, policy: arithmetic.textFusion)
+        let order = transformer.textFusion.order(
+            arithmetic.textFusion,
+            transformerFiles.checkpoint
+        )
+        let supply = try MatrixSupply(order, operators: operators)
+        let watch = Watch(stage: "text fusion", checkpoint: transformerFiles.checkpoint) {}
+        for (index, text) in run.memory.texts.enumerated() {
+            let scratch = run.memory.fusions[index]
             try transformer.textFusion.forward(
                 scratch,
-                operators: run.operators,
+                supply: supply,
+                operators: operators,
                 watch: watch,
                 into: text
             )
@@ -46,12 +60,13 @@ extension Pipeline {
             seed: run.resolved.seed + UInt64(image)
         )
         let schedule = Schedule(steps: run.resolved.steps, shift: run.resolved.shift)
-        let rotaries = run.sizes.textTokens.map {
-            transformer.rotaryTable(
-                textTokens: $0,
+        let branches = zip(run.memory.texts, run.memory.velocities).map { text, velocity in
+            let rotary = transformer.rotaryTable(
+                textTokens: text.rows,
                 gridHeight: packing.gridHeight,
                 gridWidth: packing.gridWidth
             )
+            return TransformerBranch(text: text, rotary: rotary, velocity: velocity)
         }
         run.dump?.addImage("noise", noise, shape: shape)
         if image == 0 {
@@ -61,9 +76,7 @@ extension Pipeline {
         var tokens = packing.pack(noise)
         for step in schedule.times.indices {
             run.memory.image.write(tokens)
-            for branch in rotaries.indices {
-                try velocity(branch, step, image, schedule.times[step], rotaries[branch], run)
-            }
+            try velocities(branches, step, image, schedule.times[step], run)
             let velocity = guided(step, run)
             let difference = schedule.sigmas[step + 1] - schedule.sigmas[step]
             for i in tokens.indices { tokens[i] += difference * velocity[i] }
@@ -74,34 +87,31 @@ extension Pipeline {
         return latent
     }
 
-    /// One evaluation of the transformer, with the prompt (0) or the negative one (1).
-    private func velocity(
-        _ branch: Int,
+    /// One evaluation of the transformer, with all prompts.
+    private func velocities(
+        _ branches: [TransformerBranch],
         _ step: Int,
         _ image: Int,
         _ time: Float,
-        _ rotary: RotaryTable,
         _ run: Run
     ) throws(GenerationError) {
-        let branches = run.memory.velocities.count
-        let parts = Double((transformer.config.blocks + 1) * branches)
+        let parts = Double(transformer.config.blocks + branches.count)
         let watch = Watch(
             stage: "transformer, step \(step + 1)",
             checkpoint: transformerFiles.checkpoint
         ) {
             run.meter.advanceStep(by: 1 / parts, image: image, step: step)
         }
-        let blockDump = branch == 0 && step == 0 && image == 0 ? run.dump : nil
+        let dump = step == 0 && image == 0 ? run.dump : nil
         try transformer.forward(
             run.memory.image,
-            text: run.memory.texts[branch],
+            branches,
             time: time,
-            rotary: rotary,
+            supply: run.supply(),
             scratch: run.memory.transformer,
             operators: run.operators,
             watch: watch,
-            observe: { blockDump?.add("step0.block\($0)", $1) },
-            into: run.memory.velocities[branch]
+            observe: dump.map { dump in { dump.add("step0.block\($0)", $1) } }
         )
     }
 
@@ -135,16 +145,17 @@ extension Pipeline {
         let shape = run.sizes.packing.latentShape
         var rgb = [UInt8](repeating: 0, count: 3 * width * height)
         let planes = run.dump.map { _ in Tensor(zeros: [3, height, width]) }
+        let operators = Operators(sharing: run.operators, policy: arithmetic.autoencoder)
         let autoencoder: Autoencoder
         do {
-            autoencoder = try Autoencoder(autoencoderFiles, operators: run.operators)
+            autoencoder = try Autoencoder(autoencoderFiles, operators: operators)
         } catch {
             throw .model(error)
         }
         try autoencoder.decode(
             Tensor(latent, shape: shape),
             run.memory.autoencoder,
-            operators: run.operators,
+            operators: operators,
             progress: { run.meter.advanceDecoding(to: $0, image: image) },
             onRows: { rows in
                 rows.copy(toBytes: &rgb)

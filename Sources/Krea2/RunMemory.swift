@@ -23,7 +23,7 @@ struct RunMemory {
 
     /// Taps of each prompt: `[text tokens, taps, text width]`.
     let taps: [Tensor]
-    let encoders: [TextEncoderScratch]
+    let encoder: TextEncoderScratch
     let fusions: [TextFusionScratch]
     let transformer: TransformerScratch
     let autoencoder: AutoencoderScratch
@@ -34,7 +34,8 @@ struct RunMemory {
     /// Cuts the buffers; on a measuring arena they only say how much memory they take.
     init(
         _ sizes: RunSizes,
-        encoder: TextEncoderConfig,
+        _ arithmetic: RunArithmetic,
+        encoder encoderConfig: TextEncoderConfig,
         transformer config: TransformerConfig,
         autoencoder decoder: AutoencoderConfig,
         _ arena: inout Arena
@@ -52,23 +53,32 @@ struct RunMemory {
         note("whole run", arena)
         let stageStart = arena.position
 
-        taps = sizes.textTokens.map { arena.tensor("taps", $0, config.taps, encoder.width) }
+        taps = sizes.textTokens.map { arena.tensor("taps", $0, config.taps, encoderConfig.width) }
         let textStart = arena.position
-        encoders = sizes.idCounts.map {
-            arena.position = textStart
-            return TextEncoderScratch(encoder, tokens: $0, &arena)
-        }
+        encoder = TextEncoderScratch(
+            encoderConfig,
+            tokens: sizes.idCounts.reduce(0, +),
+            arithmetic.activations(arithmetic.textEncoder),
+            &arena
+        )
         fusions = zip(sizes.textTokens, taps).map {
             arena.position = textStart
-            return TextFusionScratch(config, tokens: $0, taps: $1, &arena)
+            return TextFusionScratch(
+                config,
+                tokens: $0,
+                taps: $1,
+                arithmetic.activations(arithmetic.textFusion),
+                &arena
+            )
         }
         note("text encoder", arena)
 
         arena.position = stageStart
         self.transformer = TransformerScratch(
             config,
-            textTokens: sizes.textTokens.max() ?? 0,
+            textTokens: sizes.textTokens,
             imageTokens: packing.tokens,
+            arithmetic.activations(arithmetic.transformer),
             &arena
         )
         note("transformer", arena)

@@ -15,6 +15,8 @@ enum ExitCode: Int32 {
     /// An input file is missing or unreadable.
     case noInput = 66
     case cannotWrite = 73
+    /// Stopped by a signal; the same command goes on where it was.
+    case resumable = 75
     case interrupted = 130
     case terminated = 143
 }
@@ -42,12 +44,16 @@ struct Failure: Error, Equatable {
 // The one place where typed errors become exit codes.
 extension Failure {
     /// An error of the engine.
-    init(_ error: GenerationError) {
+    ///
+    /// - Parameters:
+    ///   - error: What the engine says.
+    ///   - command: Whose help tells more about a wrong request.
+    init(_ error: GenerationError, of command: String = "generate") {
         switch error.category {
         case .missingFile: self.init(.noInput, error.description)
         case .unfitFile: self.init(.badData, error.description)
         case .unwritable: self.init(.cannotWrite, error.description)
-        case .request: self = .usage(error.description, of: "generate")
+        case .request: self = .usage(error.description, of: command)
         case .notFinite: self.init(.notFinite, error.description)
         case .cancelled: self = Interruption.failure
         }

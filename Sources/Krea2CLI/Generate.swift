@@ -186,7 +186,7 @@ extension Generate {
 extension Generate {
     /// Threads to compute with.
     static func threads(_ settings: GenerateSettings) -> Int {
-        settings.threads ?? Engine.physicalCores
+        settings.threads ?? Engine.defaultThreads
     }
 
     private static func planReport(
@@ -218,7 +218,9 @@ extension Generate {
                 files,
                 options: PipelineOptions(
                     threads: threads(settings),
-                    variant: settings.variant ?? found.origin.variant
+                    variant: settings.variant ?? found.origin.variant,
+                    precision: settings.precision,
+                    memoryByteCount: settings.memory
                 )
             )
         }

@@ -1,12 +1,4 @@
 import Krea2
-
-/// Arithmetic of the transformer's linear layers.
-enum Precision: String, CaseIterable, Sendable {
-    case f32
-    /// Follows the file; float32 is what every file is computed in.
-    case auto
-}
-
 /// How strongly the prompt is preferred over the negative prompt.
 enum GuidanceChoice: Equatable, Sendable {
     /// `--cfg`: off at 0.
@@ -40,7 +32,8 @@ struct GenerateSettings: Equatable, Sendable {
     var seed: UInt64?
     var imageCount = 1
     var output = "krea2-{seed}.png"
-    var precision = Precision.auto
+    var precision = Precision.automatic
+    var memory: Int?
     var threads: Int?
     var isPlan = false
     var dump: String?
@@ -217,10 +210,16 @@ extension GenerateSettings {
     private static let reportOptions: [Option<GenerateSettings>] = [
         Option(
             "precision",
-            value: "f32|auto",
+            value: "f32|bf16|int8|auto",
             completion: .words(Precision.allCases.map(\.rawValue)),
             help: "arithmetic of the linear layers; default auto, which follows the file"
         ) { (settings, word) throws(ValueError) in settings.precision = try .choice(word) },
+        Option(
+            "memory",
+            value: "SIZE",
+            help: "most memory to use, such as 8GiB; weights beyond it are read from disk in each "
+                + "step; default: four fifths of what is free"
+        ) { (settings, text) throws(ValueError) in settings.memory = try Int.byteCount(text) },
         Option(
             "threads",
             short: "t",

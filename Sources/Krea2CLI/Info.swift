@@ -66,7 +66,7 @@ enum Info {
             processor = Self.value("model name", in: processorFacts) ?? "unknown"
             kernels = Engine.kernelLevel
             kernelLevels = Engine.kernelLevels
-            threads = Engine.physicalCores
+            threads = Engine.defaultThreads
             memoryBytes = Self.kibibytes("MemTotal", in: memoryFacts)
             availableBytes = Self.kibibytes("MemAvailable", in: memoryFacts)
             libraries = ["libpng": PNG.libraryVersion]

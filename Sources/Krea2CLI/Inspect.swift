@@ -23,9 +23,9 @@ enum Inspect {
         synopsis: "[options] FILE...",
         notes: """
 
-            Reads headers only. Of a picture it prints the size and the text in it: the settings \
-            that made it. Of weights it prints what they are, their sizes, element types and \
-            metadata. FILE is a PNG, a safetensors file, an index of shards, or a folder.
+            Weights are not read, but for the notes that say how they are quantised. Of a picture it prints the size and the text in it: the settings \
+            that made it. Of weights it prints what they are, their sizes, element types, forms of \
+            quantisation and metadata. FILE is a PNG, a safetensors file, an index of shards, or a folder.
             """,
         body: run
     )
@@ -105,9 +105,15 @@ struct ModelReport {
                 + byteText(model.byteCount)
         )
         lines.append("  types     \(types.joined(separator: ", "))")
+        for form in model.quantized {
+            lines.append(
+                "  quantised \(form.name): \(form.tensorCount) (\(byteText(form.byteCount)))"
+            )
+        }
         if !sizes.isEmpty { lines.append("  sizes     \(sizes.joined(separator: ", "))") }
         if !model.prefix.isEmpty { lines.append("  prefix    \(model.prefix)") }
-        for key in model.metadata.keys.sorted() {
+        // The notes on quantisation are shown above, in other words.
+        for key in model.metadata.keys.sorted() where key != "_quantization_metadata" {
             lines.append("  metadata  \(key) = \(model.metadata[key] ?? "")")
         }
         return lines.map(\.escapingControls).joined(separator: "\n")
@@ -124,6 +130,9 @@ struct ModelReport {
             parameterCount: model.parameterCount,
             byteCount: model.byteCount,
             elementTypes: model.elementTypes.map {
+                .init(name: $0.name, tensorCount: $0.tensorCount, byteCount: $0.byteCount)
+            },
+            quantized: model.quantized.map {
                 .init(name: $0.name, tensorCount: $0.tensorCount, byteCount: $0.byteCount)
             },
             sizes: Dictionary(
@@ -163,6 +172,7 @@ struct ModelReport {
         let parameterCount: Int
         let byteCount: Int
         let elementTypes: [TypeCount]
+        let quantized: [TypeCount]
         let sizes: [String: Int]
         let metadata: [String: String]
     }

@@ -34,6 +34,40 @@ extension BinaryFloatingPoint where Self: LosslessStringConvertible {
     }
 }
 
+extension Int {
+    /// Reads an amount of memory, such as `8GiB`, `2.5GiB`, `900MB` or a plain number of bytes.
+    ///
+    /// KiB to TiB count in powers of 1024 and KB to TB in powers of 1000, in either case of
+    /// letters; fractions of a byte are dropped.
+    static func byteCount(_ text: String) throws(ValueError) -> Int {
+        let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
+        let isWhole = !number.contains(".")
+        let unit = unitByteCount(text.dropFirst(number.count).uppercased())
+        guard let unit, let value = Double(number), isWhole || unit > 1,
+            // Digits alone are read as they are, since not every integer is a Double.
+            let count = unit == 1 ? Int(number) : Int(exactly: (value * unit).rounded(.down)),
+            count > 0
+        else {
+            throw ValueError(reason: "'\(text)' is not an amount such as 8GiB, 900MB or 4096")
+        }
+        return count
+    }
+
+    /// Bytes a unit stands for, nil where there is no such unit.
+    private static func unitByteCount(_ unit: String) -> Double? {
+        if unit.isEmpty || unit == "B" { return 1 }
+        var binary = 1.0
+        var decimal = 1.0
+        for letter in ["K", "M", "G", "T"] {
+            binary *= 1024
+            decimal *= 1000
+            if unit == letter + "IB" { return binary }
+            if unit == letter + "B" { return decimal }
+        }
+        return nil
+    }
+}
+
 extension RawRepresentable where Self: CaseIterable, RawValue == String {
     /// Reads one of several words.
     static func choice(_ text: String) throws(ValueError) -> Self {

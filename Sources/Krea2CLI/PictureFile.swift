@@ -82,7 +82,7 @@ extension GenerationRecord {
             steps: resolved.steps,
             guidance: resolved.guidance,
             shift: resolved.shift,
-            precision: Precision.f32.rawValue,
+            precision: resolved.precision.rawValue,
             kernels: Engine.kernelLevel,
             imageIndex: imageIndex
         )

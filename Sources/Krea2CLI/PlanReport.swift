@@ -20,6 +20,7 @@ struct PlanReport: Encodable {
     let images: Int
     let arenaBytes: Int
     let residentWeightBytes: Int
+    let programBytes: Int
     let weights: [Weights]
     let peakBytes: Int
     let diskBytes: Int
@@ -45,6 +46,7 @@ struct PlanReport: Encodable {
         images = resolved.imageCount
         arenaBytes = plan.arenaBytes
         residentWeightBytes = plan.residentWeightBytes
+        programBytes = plan.programBytes
         weights = plan.weightBytes.map { Weights(stage: $0.stage, byteCount: $0.byteCount) }
         peakBytes = plan.peakBytes
         diskBytes = plan.diskBytes
@@ -68,8 +70,8 @@ struct PlanReport: Encodable {
     /// Memory, disk and time, one line each.
     var summary: [String] {
         var lines = [
-            "memory       \(byteText(peakBytes)): \(byteText(arenaBytes)) of activations and "
-                + "\(byteText(residentWeightBytes)) of weights at a time"
+            "memory       \(byteText(peakBytes)): \(byteText(arenaBytes)) of activations, "
+                + "\(byteText(residentWeightBytes)) of weights at a time, the program"
         ]
         lines += weights.map {
             "weights      \(byteText($0.byteCount)), \($0.stage)"

@@ -134,7 +134,7 @@ struct EffectiveSettings: Encodable {
     let mu: Double
     let seed: UInt64
     let images: Int
-    let precision = Precision.f32.rawValue
+    let precision: String
     let kernels: String
     let threads: Int
 
@@ -149,6 +149,7 @@ struct EffectiveSettings: Encodable {
         mu = resolved.shift
         seed = resolved.seed
         images = resolved.imageCount
+        precision = resolved.precision.rawValue
         kernels = Engine.kernelLevel
         self.threads = threads
     }

@@ -34,14 +34,19 @@ package struct Arena {
 
     private init(storage: Storage?) { self.storage = storage }
 
-    /// Cuts the next float32 buffer; traps when the block is too small.
+    /// Cuts the next buffer; traps when the block is too small.
     ///
     /// - Parameters:
     ///   - name: What the buffer holds, for the printed plan.
     ///   - shape: Sizes from the slowest axis to the fastest.
+    ///   - elementType: How the elements are stored.
     /// - Returns: A view that lives as long as the block; its contents are whatever was there.
-    package mutating func tensor(_ name: String, _ shape: Int...) -> Tensor {
-        let size = shape.reduce(4, *)
+    package mutating func tensor(
+        _ name: String,
+        _ shape: Int...,
+        elementType: ElementType = .float32
+    ) -> Tensor {
+        let size = shape.reduce(elementType.byteCount, *)
         let offset = position
         position += (size + Self.alignment - 1) / Self.alignment * Self.alignment
         byteCount = max(byteCount, position)
@@ -50,7 +55,7 @@ package struct Arena {
             storage ?? Storage(byteCount: size),
             byteOffset: storage == nil ? 0 : offset,
             shape: shape,
-            elementType: .float32
+            elementType: elementType
         )
     }
 }

@@ -36,12 +36,9 @@ package enum MappingError: Error, Equatable {
     /// - Parameter path: Path of a regular file with at least one byte.
     /// - Throws: Any case but `.changed`.
     package init(path: String) throws(MappingError) {
-        _ = try FileIdentity(path: path)
-        let descriptor = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw MappingError(path: path, code: errno) }
+        let descriptor: Int32
+        (descriptor, identity) = try Self.opened(path)
         defer { close(descriptor) }
-        // Asked again: the path may lead elsewhere since the check above.
-        identity = try FileIdentity(path: path, descriptor: descriptor)
         guard identity.byteCount > 0 else { throw .empty(path: path) }
 
         guard
@@ -57,6 +54,20 @@ package enum MappingError: Error, Equatable {
         }
         faultSlot = slot
         self.path = path
+    }
+
+    /// Opens a regular file for reading, and says which it is.
+    private static func opened(_ path: String) throws(MappingError) -> (Int32, FileIdentity) {
+        _ = try FileIdentity(path: path)
+        let descriptor = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw MappingError(path: path, code: errno) }
+        do throws(MappingError) {
+            // Asked again: the path may lead elsewhere since the check above.
+            return (descriptor, try FileIdentity(path: path, descriptor: descriptor))
+        } catch {
+            close(descriptor)
+            throw error
+        }
     }
 
     deinit {
@@ -78,6 +89,17 @@ package enum MappingError: Error, Equatable {
     /// The mapped bytes as read-only storage that keeps this mapping alive.
     package func storage() -> Storage {
         Storage(borrowing: UnsafeMutableRawBufferPointer(mutating: bytes), from: self)
+    }
+
+    /// Opens the mapped file once more, to read it without touching the mapping.
+    ///
+    /// - Returns: A descriptor at the file's start, which the caller closes.
+    /// - Throws: `.changed`, or why there is no file, unless it is the one that was mapped.
+    package func openAgain() throws(MappingError) -> Int32 {
+        let (descriptor, now) = try Self.opened(path)
+        guard let reason = identity.difference(to: now) else { return descriptor }
+        close(descriptor)
+        throw .changed(path: path, reason: reason)
     }
 
     /// Throws `.changed`, or why there is no file, unless the file is the one that was mapped.

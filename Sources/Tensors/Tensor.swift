@@ -45,6 +45,17 @@
         write(elements)
     }
 
+    /// Allocates bytes, as one axis.
+    package init(bytes: [UInt8]) {
+        self.init(
+            Storage(byteCount: bytes.count),
+            byteOffset: 0,
+            shape: [bytes.count],
+            elementType: .uint8
+        )
+        storage.bytes.copyBytes(from: bytes)
+    }
+
     /// Number of elements.
     package var count: Int { shape.reduce(1, *) }
 

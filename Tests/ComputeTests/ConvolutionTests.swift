@@ -60,7 +60,7 @@ struct ConvolutionCase {
             upsampling: upsampling,
             rows: 0..<height * upsampling,
             into: arrays.output,
-            adding: adding
+            adding ? .sum : .pixels
         )
         return arrays.output
     }

@@ -1,8 +1,10 @@
-import Compute
+import CKernels
 import Foundation
 import TestSupport
 import Tensors
 import Testing
+
+@testable import Compute
 
 /// Counts below, at and above the vectors, and above what one task takes.
 private let counts = [1, 3, 4, 7, 8, 15, 16, 17, 33, 1000, 16384 + 5]
@@ -22,14 +24,14 @@ struct ElementwiseTests {
         for count in counts {
             let (x, y) = (random.tensor(count, range: 12), random.tensor(count))
             let silu = x.guardedCopy()
-            operators.siluMultiply(silu, by: y)
+            operators.table.silu_multiply(silu.floats, y.floats, count)
             let siluExpected = zip(x.elements, y.elements).map {
                 Float(Double($0) * sigmoid($0) * Double($1))
             }
             expectClose(silu.elements, siluExpected, limit: Self.limit, "silu, \(count)")
 
             let gated = y.guardedCopy()
-            operators.sigmoidMultiply(gated, by: x)
+            operators.table.sigmoid_multiply(gated.floats, x.floats, count)
             let gatedExpected = zip(x.elements, y.elements).map { Float(sigmoid($0) * Double($1)) }
             expectClose(gated.elements, gatedExpected, limit: Self.limit, "sigmoid, \(count)")
 
@@ -53,7 +55,7 @@ struct ElementwiseTests {
         let gates = (0...4000).map { Float($0) / 4000 * 174 - 87 }
         let (x, gate) = (Tensor(guarded: [1, 4001]), Tensor(guarded: gates, 1, 4001))
         x.write([Float](repeating: 1, count: 4001))
-        operators.sigmoidMultiply(x, by: gate)
+        operators.table.sigmoid_multiply(x.floats, gate.floats, 4001)
         let worst = zip(x.elements, gates).map { abs(Double($0) / sigmoid($1) - 1) }.max()
         #expect(worst ?? 1 < Self.elementLimit)
     }
@@ -70,11 +72,12 @@ struct ElementwiseTests {
         let ones = Tensor(guarded: [Float](repeating: 1, count: large.count), large.count)
         let gates = run { gate in
             let x = ones.guardedCopy()
-            operators.sigmoidMultiply(x, by: gate)
+            operators.table.sigmoid_multiply(x.floats, gate.floats, large.count)
             gate.copy(from: x)
         }
         let results = [
-            run { operators.siluMultiply($0, by: ones) }, run { operators.geluTanh($0) },
+            run { operators.table.silu_multiply($0.floats, ones.floats, large.count) },
+            run { operators.geluTanh($0) },
             zip(gates, large).map { gate, x in x.isNaN ? gate : gate * x },
         ]
         for result in results {

@@ -65,8 +65,30 @@ extension Tensor {
             switch elementType {
             case .float16: Double(Float16(bitPattern: halves[i]))
             case .bfloat16: Double(Float(bitPattern: UInt32(halves[i]) << 16))
+            case .int8: Double(address.assumingMemoryBound(to: Int8.self)[i])
+            case .float8E4M3: Self.float8(address, i, exponentBits: 4)
+            case .float8E5M2: Self.float8(address, i, exponentBits: 5)
             default: Double(floats[i])
             }
         }
+    }
+
+    /// A float8 number by its definition; E4M3 has no infinities.
+    private static func float8(
+        _ address: UnsafeMutableRawPointer,
+        _ index: Int,
+        exponentBits: Int
+    ) -> Double {
+        let bits = Int(address.assumingMemoryBound(to: UInt8.self)[index])
+        let mantissaBits = 7 - exponentBits
+        let (bias, last) = (1 << (exponentBits - 1) - 1, 1 << exponentBits - 1)
+        let (exponent, mantissa) = (bits >> mantissaBits & last, bits & (1 << mantissaBits - 1))
+        let sign = bits & 0x80 == 0 ? 1.0 : -1.0
+        if exponentBits == 4, bits & 0x7F == 0x7F { return .nan }
+        if exponentBits == 5, exponent == last { return mantissa == 0 ? sign * .infinity : .nan }
+        let fraction = Double(mantissa) / Double(1 << mantissaBits)
+        return exponent == 0
+            ? sign * fraction * pow(2, Double(1 - bias))
+            : sign * (1 + fraction) * pow(2, Double(exponent - bias))
     }
 }

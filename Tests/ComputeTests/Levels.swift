@@ -3,15 +3,23 @@ import TestSupport
 import Tensors
 import Testing
 
-/// Names of all kernels, the reference first.
+/// Names of the kernels that differ in float32, the reference first.
 let allLevels = ["scalar"] + fastLevels
-/// Names of the kernels that are compared with the reference.
+/// Names of those that are compared with the reference.
 let fastLevels = ["generic", "avx2", "avx512"]
+/// The same for bfloat16.
+let fastBfloat16Levels = ["avx512bf16"]
+/// The same for int8.
+let fastInt8Levels = ["avxvnni", "avx512vnni", "avx512bf16"]
 
 /// Operators on the kernels called `level`; skips the test where the CPU lacks them.
-func operators(_ level: String, threads: Int = 1) throws -> Operators {
+func operators(
+    _ level: String,
+    threads: Int = 1,
+    policy: ArithmeticPolicy = .float32
+) throws -> Operators {
     guard let kernels = Kernels(named: level) else { try Test.cancel("this CPU lacks \(level)") }
-    return Operators(kernels: kernels, threads: threads)
+    return Operators(kernels: kernels, threads: threads, policy: policy)
 }
 
 /// Expects two results to differ by at most `limit` relative to the size of the second.

@@ -21,7 +21,9 @@ struct LinearCase {
             [(1, 1), (13, 33), (45, 300)].map { LinearCase(rows: $0.0, columns: $0.1, k: k) }
         }
         return (tiles + depths).enumerated().flatMap { index, sizes in
-            [ElementType.float32, .float16, .bfloat16].map { type in
+            [
+                ElementType.float32, .float16, .bfloat16, .float8E4M3, .float8E5M2, .int8,
+            ].map { type in
                 var sizes = sizes
                 sizes.type = type
                 (sizes.hasBias, sizes.adding) = (index & 1 == 1, index & 2 == 2)
@@ -33,7 +35,7 @@ struct LinearCase {
     /// Runs the case on one implementation.
     func run(_ operators: Operators) -> Tensor {
         let (x, weight, bias, y) = inputs()
-        operators.linear(x, weight, bias: bias, into: y, adding: adding)
+        operators.linear(x, WeightMatrix(weight), bias: bias, into: y, adding: adding)
         return y
     }
 
@@ -83,20 +85,34 @@ struct LinearTests {
     }
 
     @Test(arguments: allLevels)
-    func widensEveryHalfExactly(level: String) throws {
+    func widensEveryElementExactly(level: String) throws {
         let operators = try operators(level)
         let one = Tensor(guarded: [1], 1, 1)
-        for type in [ElementType.float16, .bfloat16] {
-            let weight = Tensor(guarded: [65536, 1], elementType: type)
-            let halves = weight.address.assumingMemoryBound(to: UInt16.self)
-            for bits in 0..<65536 { halves[bits] = UInt16(bits) }
-            let y = Tensor(guarded: [1, 65536])
-            operators.linear(one, weight, into: y)
-            let wrong = zip(y.elements, weight.exactElements).enumerated().filter {
-                let (found, expected) = $0.element
-                return found.isNaN ? !expected.isNaN : Double(found) != expected
+        let types: [(ElementType, Int)] = [
+            (.float16, 65536), (.bfloat16, 65536), (.float8E4M3, 256), (.float8E5M2, 256),
+            (.int8, 256),
+        ]
+        for (type, count) in types {
+            let weight = Tensor(guarded: [count, 1], elementType: type)
+            for bits in 0..<count {
+                if count == 256 {
+                    weight.address.assumingMemoryBound(to: UInt8.self)[bits] = UInt8(bits)
+                } else {
+                    weight.address.assumingMemoryBound(to: UInt16.self)[bits] = UInt16(bits)
+                }
             }
-            #expect(wrong.isEmpty, "\(type) bits \(wrong.prefix(5).map(\.offset))")
+            let y = Tensor(guarded: [1, count])
+            operators.linear(one, WeightMatrix(weight), into: y)
+            // A whole row at once takes other code than one element.
+            let row = Tensor(guarded: [1, count])
+            operators.gather(WeightMatrix(weight.reshaped(1, count)), [0], into: row)
+            for found in [y, row] {
+                let wrong = zip(found.elements, weight.exactElements).enumerated().filter {
+                    let (found, expected) = $0.element
+                    return found.isNaN ? !expected.isNaN : Double(found) != expected
+                }
+                #expect(wrong.isEmpty, "\(type) bits \(wrong.prefix(5).map(\.offset))")
+            }
         }
     }
 
@@ -108,7 +124,7 @@ struct LinearTests {
             let (x, weight) = (random.tensor(14, 70), random.tensor(37, 70))
             weight.floats[column * 70 + 69] = .nan
             let y = Tensor(guarded: [14, 37])
-            operators.linear(x, weight, into: y)
+            operators.linear(x, WeightMatrix(weight), into: y)
             let spoiled = y.elements.map(\.isNaN)
             #expect(spoiled == (0..<14 * 37).map { $0 % 37 == column })
         }
@@ -116,14 +132,14 @@ struct LinearTests {
 
     @Test(arguments: allLevels)
     func packsMoreRowsThanFitAtOnce(level: String) throws {
-        // Twelve rows of this length fill the memory for packed activations; most elements are 0.
-        let k = Operators.packedCapacity / 13
-        let (x, weight) = (Tensor(zeros: [17, k]), Tensor(zeros: [2, k]))
-        for row in 0..<17 { x.floats[row * k + 70_001 * row] = Float(row + 1) }
-        for row in 0..<17 { weight.floats[k + 70_001 * row] = Float(row + 2) }
-        let y = Tensor(guarded: [17, 2])
-        try operators(level, threads: 2).linear(x, weight, into: y)
-        for row in 0..<17 {
+        // Less than a hundred rows of this length fit at once; most elements are 0.
+        let (k, rows) = (Operators.longestRow, 150)
+        let (x, weight) = (Tensor(zeros: [rows, k]), Tensor(zeros: [2, k]))
+        for row in 0..<rows { x.floats[row * k + 1701 * row] = Float(row + 1) }
+        for row in 0..<rows { weight.floats[k + 1701 * row] = Float(row + 2) }
+        let y = Tensor(guarded: [rows, 2])
+        try operators(level, threads: 2).linear(x, WeightMatrix(weight), into: y)
+        for row in 0..<rows {
             #expect(y.row(row).elements == [0, Float((row + 1) * (row + 2))])
         }
     }

@@ -93,20 +93,20 @@ struct NormTests {
             let (scale, shift) = (random.tensor(width), random.tensor(width))
             for (stored, offset) in [(NormWeight.plain, 0.0), (.minusOne, 1)] {
                 let y = Tensor(guarded: x.shape)
-                operators.rmsNorm(x, weight: weight, stored: stored, epsilon: epsilon, into: y)
+                let plain = RowNorm(weight: weight, stored: stored, epsilon: epsilon)
+                operators.rmsNorm(x, plain, into: y)
                 let expected = Direct.rmsNorm(x, weight, offset)
                 expectClose(y.elements, expected, limit: Self.rmsLimit, "width \(width)")
 
                 let modulated = x.guardedCopy()
-                operators.rmsNorm(
-                    modulated,
+                let norm = RowNorm(
                     weight: weight,
                     stored: stored,
                     epsilon: epsilon,
                     scale: scale,
-                    shift: shift,
-                    into: modulated
+                    shift: shift
                 )
+                operators.rmsNorm(modulated, norm, into: modulated)
                 expectClose(
                     modulated.elements,
                     Direct.rmsNorm(x, weight, offset, scale: scale, shift: shift),
@@ -126,19 +126,16 @@ struct NormTests {
         for (stored, offset) in [(NormWeight.plain, 0.0), (.minusOne, 1)] {
             let normed = Direct.rmsNorm(x, weight, offset)
             let plain = x.guardedCopy()
-            operators.headNorm(plain, weight: weight, stored: stored, epsilon: epsilon, rotary: nil)
+            func norm(_ rotary: RotaryTable?) -> HeadNorm {
+                HeadNorm(weight: weight, stored: stored, epsilon: epsilon, rotary: rotary)
+            }
+            operators.headNorm(plain, norm(nil))
             expectClose(plain.elements, normed, limit: Self.headLimit, "not rotated")
 
             for adjacent in [false, true] {
                 let table = RotaryTable(cosine: cosine, sine: sine, pairsAreAdjacent: adjacent)
                 let y = x.guardedCopy()
-                operators.headNorm(
-                    y,
-                    weight: weight,
-                    stored: stored,
-                    epsilon: epsilon,
-                    rotary: table
-                )
+                operators.headNorm(y, norm(table))
                 let expected = Direct.rotate(normed, table, width: 3 * headSize) {
                     adjacent ? (2 * $0, 2 * $0 + 1) : ($0, $0 + headSize / 2)
                 }
@@ -153,7 +150,8 @@ struct NormTests {
         var random = Random(4)
         let (x, weight) = (random.tensor(3, 4 * 9), random.tensor(9))
         let expected = Direct.rmsNorm(x, weight, 0)
-        operators.headNorm(x, weight: weight, stored: .plain, epsilon: epsilon, rotary: nil)
+        let norm = HeadNorm(weight: weight, stored: .plain, epsilon: epsilon, rotary: nil)
+        operators.headNorm(x, norm)
         expectClose(x.elements, expected, limit: Self.headLimit)
     }
 
@@ -184,11 +182,15 @@ struct NormTests {
             let (x, weight) = (random.tensor(3, 33), random.tensor(33))
             x.floats[33 + element] = .nan
             let y = Tensor(guarded: [3, 33])
-            operators.rmsNorm(x, weight: weight, stored: .plain, epsilon: epsilon, into: y)
+            let norm = RowNorm(weight: weight, stored: .plain, epsilon: epsilon)
+            operators.rmsNorm(x, norm, into: y)
             #expect(y.elements.map(\.isNaN) == (0..<99).map { $0 / 33 == 1 })
             operators.channelNorm(x, gamma: weight, silu: true, into: y)
             #expect(y.floats[33 + element].isNaN)
-            operators.headNorm(x, weight: weight, stored: .plain, epsilon: epsilon, rotary: nil)
+            operators.headNorm(
+                x,
+                HeadNorm(weight: weight, stored: .plain, epsilon: epsilon, rotary: nil)
+            )
             #expect(x.elements.map(\.isNaN) == (0..<99).map { $0 / 33 == 1 })
         }
     }

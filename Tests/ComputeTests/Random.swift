@@ -25,15 +25,19 @@ struct Random {
     /// A guarded weight matrix `[columns, k]` of a given type.
     mutating func weight(_ columns: Int, _ k: Int, _ type: ElementType) -> Tensor {
         let tensor = Tensor(guarded: [columns, k], elementType: type)
-        guard type != .float32 else {
-            for i in 0..<tensor.count { tensor.floats[i] = next() }
-            return tensor
-        }
         let halves = tensor.address.assumingMemoryBound(to: UInt16.self)
+        let bytes = tensor.address.assumingMemoryBound(to: UInt8.self)
         for i in 0..<tensor.count {
-            halves[i] =
-                type == .float16
-                ? Float16(next()).bitPattern : UInt16(truncatingIfNeeded: next().bitPattern >> 16)
+            let value = next()
+            switch type {
+            case .float16: halves[i] = Float16(value).bitPattern
+            case .bfloat16: halves[i] = UInt16(truncatingIfNeeded: value.bitPattern >> 16)
+            case .int8: bytes[i] = UInt8(bitPattern: Int8(value * 127))
+            // Exponents around that of 1, either sign.
+            case .float8E4M3: bytes[i] = UInt8(64 + value * 31) & 0x7F | (i % 3 == 0 ? 0x80 : 0)
+            case .float8E5M2: bytes[i] = UInt8(60 + value * 15) | (i % 3 == 0 ? 0x80 : 0)
+            default: tensor.floats[i] = value
+            }
         }
         return tensor
     }

@@ -83,6 +83,39 @@ struct InspectModelTests {
         )
     }
 
+    @Test func namesFormsOfQuantisation() throws {
+        let path = folder.file("q.safetensors")
+        let layers =
+            #"{"layers":{"rotated":{"convrot":true,"convrot_groupsize":4},"#
+            + #""packed":{"format":"nvfp4"},"odd":{"format":7}}}"#
+        var writer = SafetensorsWriter(metadata: ["_quantization_metadata": layers, "k": "v"])
+        for (name, type) in [
+            ("rotated", ElementType.int8), ("single", .int8), ("packed", .uint8), ("odd", .int8),
+            ("bare", .float8E5M2),
+        ] {
+            writer.add("\(name).weight", [1, 2, 3, 4] as [UInt8], as: type, shape: [1, 4])
+        }
+        for name in ["rotated", "single"] {
+            writer.add("\(name).weight_scale", Tensor([1], shape: []))
+        }
+        writer.add("plain.weight", Tensor([1], shape: [1, 1]))
+        try writer.write(to: path)
+        let run = CommandRun.inProcess("inspect", path)
+        #expect(
+            run.lines.filter { $0.contains("quantised") || $0.contains("metadata") } == [
+                "  quantised damaged: 1 (4 B)", "  quantised float8_e5m2, no scale: 1 (4 B)",
+                "  quantised int8_tensorwise: 1 (4 B)",
+                "  quantised int8_tensorwise, convrot 4: 1 (4 B)",
+                "  quantised nvfp4, not supported: 1 (4 B)", "  metadata  k = v",
+            ],
+            "\(run.text)"
+        )
+        let json = CommandRun.inProcess("inspect", "--json", path)
+        let object = try JSONSerialization.jsonObject(with: Data(json.output)) as? [String: Any]
+        #expect((object?["quantized"] as? [[String: Any]])?.count == 5)
+        #expect((object?["metadata"] as? [String: String])?.count == 2)
+    }
+
     @Test func oddShapesAreNoTrap() throws {
         let shapes = [
             "txtfusion.projector.weight": [], "blocks.0.attn.qknorm.qnorm.scale": [0],

@@ -163,7 +163,10 @@ struct Outcome {
 
     /// Runs the model at `files`.
     init(_ files: ModelFiles) throws {
-        let pipeline = try Pipeline(files, options: PipelineOptions(threads: 1, variant: .turbo))
+        let pipeline = try Pipeline(
+            files,
+            options: PipelineOptions(threads: 1, variant: .turbo, precision: .float32)
+        )
         let dump = Dump(imageCount: 1)
         let request = GenerationRequest(
             prompt: "a fox walking in the snow",

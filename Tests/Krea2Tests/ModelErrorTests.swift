@@ -106,7 +106,7 @@ struct ModelErrorTests {
 
     @Test(
         arguments: tensors,
-        [ElementType.int8, .uint8, .float8E4M3, .float8E5M2, .float64, .int64, .bool]
+        [ElementType.uint8, .float8E8M0, .float64, .int64, .bool]
     )
     mutating func typesThatAreNotComputedWithAreNamed(
         tensor: (Part, String),
@@ -122,8 +122,9 @@ struct ModelErrorTests {
         expectRefusal(
             copy.files,
             .unfitFile,
-            mentioning: "tensor \(name) in \(file(part)): type \(type.rawValue) is known but not "
-                + "computed with, expected F32, F16 or BF16"
+            mentioning: "tensor \(name) in \(file(part))",
+            "type \(type.rawValue)",
+            "expected F32, F16"
         )
     }
 

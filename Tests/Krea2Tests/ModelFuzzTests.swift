@@ -228,6 +228,41 @@ struct ModelFuzzTests {
         #expect(reasons.count > 100, "\(reasons.count)")
     }
 
+    /// Files to convert, plain and quantised; some of those that can be planned are written too.
+    @Test func conversionsArePlannedOrRefused() throws {
+        var random = SeededGenerator(state: 13)
+        let folder = try TemporaryFolder()
+        let model = try FixtureModel.files("head16")
+        var sources = try [model.transformer, model.textEncoder].map { try Shapes($0) }
+        for (index, source) in [model.transformer, model.textEncoder].enumerated() {
+            let path = folder.file("\(index).safetensors")
+            try Conversion(path: source, to: .int8).run(to: path)
+            // Notes would be no JSON in a file of zeros; integers with scales need none.
+            var shapes = try Shapes(path)
+            shapes.entries.removeAll { $0.name.hasSuffix("comfy_quant") }
+            sources.append(shapes)
+        }
+        let formats = ConversionFormat.allCases
+        let inputs = Self.inputs / 4
+        var planned = 0
+        for input in 0..<inputs {
+            let target = Target(shapes: sources[input % sources.count], settings: nil) { _ in }
+            try write(target, to: folder, &random)
+            do throws(GenerationError) {
+                let conversion = try Conversion(
+                    path: folder.file("model.safetensors"),
+                    to: formats[input % formats.count]
+                )
+                planned += 1
+                guard planned.isMultiple(of: 10) else { continue }
+                try conversion.run(to: folder.file("out.safetensors"), overwriting: true)
+            } catch {
+                #expect(error.category == .unfitFile, "input \(input): \(error)")
+            }
+        }
+        #expect(planned > inputs / 20 && planned < inputs, "\(planned)")
+    }
+
     /// Settings that concern the model as a whole, with the other parts as they are.
     @Test func pipelinesOpenOrAreRefused() throws {
         var random = SeededGenerator(state: 12)

@@ -44,10 +44,14 @@ struct ParityCase: Decodable, Sendable, CustomTestStringConvertible {
     }
 
     /// Opens the case's model.
-    func pipeline(threads: Int = 2) throws -> Pipeline {
+    func pipeline(threads: Int = 2, precision: Precision = .float32) throws -> Pipeline {
         try Pipeline(
             FixtureModel.files(model),
-            options: PipelineOptions(threads: threads, variant: Variant(rawValue: variant))
+            options: PipelineOptions(
+                threads: threads,
+                variant: Variant(rawValue: variant),
+                precision: precision
+            )
         )
     }
 }

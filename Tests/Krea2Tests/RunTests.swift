@@ -27,7 +27,10 @@ struct RunTests {
     )
 
     private func pipeline() throws -> Pipeline {
-        try Pipeline(ModelFiles.locate(path), options: PipelineOptions(threads: 2))
+        try Pipeline(
+            ModelFiles.locate(path),
+            options: PipelineOptions(threads: 2, precision: .float32)
+        )
     }
 
     /// The largest files of each part; all are many pages long.
@@ -137,7 +140,7 @@ struct RunTests {
     @Test func rawShiftsByResolution() throws {
         let pipeline = try Pipeline(
             ModelFiles.locate(path),
-            options: PipelineOptions(variant: .raw)
+            options: PipelineOptions(variant: .raw, precision: .float32)
         )
         // Source: calculate_shift of diffusers 0.42.1 for the documented sizes, to four decimals.
         for (width, height, shift) in [

@@ -113,21 +113,21 @@ struct SettingsErrorTests {
     @Test func sizesTogetherCannotTakeTheMemory() throws {
         try set(
             [
-                "num_attention_heads": "16777216", "attention_head_dim": "1024",
+                "num_attention_heads": "16777216", "attention_head_dim": "256",
                 "num_key_value_heads": "16777216", "text_hidden_dim": "16777216",
                 "text_num_attention_heads": "16777216", "text_num_key_value_heads": "16777216",
                 "intermediate_size": "16777216", "timestep_embed_dim": "16777216",
                 "in_channels": "16777216", "num_layers": "1024",
-                "axes_dims_rope": "[340, 342, 342]",
+                "axes_dims_rope": "[84, 86, 86]",
             ],
             in: "transformer/config.json"
         )
         expectUnfit("no width above 262144")
         try set(
             [
-                "num_attention_heads": "256", "num_key_value_heads": "256",
-                "text_hidden_dim": "262144", "text_num_attention_heads": "256",
-                "text_num_key_value_heads": "256", "intermediate_size": "262144",
+                "num_attention_heads": "1024", "num_key_value_heads": "1024",
+                "text_hidden_dim": "262144", "text_num_attention_heads": "1024",
+                "text_num_key_value_heads": "1024", "intermediate_size": "262144",
                 "timestep_embed_dim": "262144", "in_channels": "262144", "num_layers": "1024",
             ],
             in: "transformer/config.json"

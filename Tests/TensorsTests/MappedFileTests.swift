@@ -102,6 +102,23 @@ struct MappedFileTests {
         #expect(file.copy == Array("abc".utf8))
     }
 
+    @Test func opensTheSameFileAgain() throws {
+        let file = try MappedFile(path: try folder.write("abc", to: "a"))
+        let descriptor = try file.openAgain()
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 4)
+        #expect(read(descriptor, &bytes, 4) == 3 && bytes == Array("abc\0".utf8))
+
+        try #require(rename(try folder.write("xyz", to: "b"), file.path) == 0)
+        #expect(
+            throws: MappingError.changed(path: file.path, reason: "another file took its place")
+        ) {
+            try file.openAgain()
+        }
+        unlink(file.path)
+        #expect(throws: MappingError.missing(path: file.path)) { try file.openAgain() }
+    }
+
     @Test func noticesRemoval() throws {
         let file = try MappedFile(path: try folder.write("abc", to: "a"))
         unlink(file.path)

@@ -104,4 +104,6 @@ static void attend(const attention_task *t, float *workspace) {
     for (size_t i = 0; i < t->queries; i++)
         for (size_t d = 0; d < t->head_size; d++)
             t->o[i * t->o_stride + d] = sums[d * query_panel + i] / totals[i];
+    for (size_t i = 0; t->log_sums && i < t->queries; i++)
+        t->log_sums[i] = largest[i / LANES][i % LANES] + logf(totals[i]);
 }

@@ -89,6 +89,133 @@ static void gated_add(float *x, const float *y, const float *gate, size_t rows, 
         }
 }
 
+static void multiply(float *x, const float *y, size_t count) {
+    for (size_t i = 0; i < count; i += LANES)
+        store_partial(x + i, load_partial(x + i, count - i) * load_partial(y + i, count - i),
+                      count - i);
+}
+
+static void narrow(uint16_t *y, const float *x, size_t count) {
+    size_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        vector v = load(x + i);
+        integers bits = (integers)v, none = v != v;
+        integers rounded = bits + 0x7fff + (bits >> 16 & 1);
+        bits = (none & (bits | 0x400000)) | (~none & rounded);
+        halves upper = __builtin_convertvector(bits >> 16, halves);
+        memcpy(y + i, &upper, sizeof upper);
+    }
+    for (; i < count; i++) y[i] = narrowed_bfloat(x[i]);
+}
+
+static void widen(float *y, const void *x, weight_type type, size_t count) {
+    size_t i = 0;
+    switch (type) {
+#define CASE(type)                                                                  \
+    case type:                                                                      \
+        for (; i + LANES <= count; i += LANES) store(y + i, load_widened(x, type, i)); \
+        break
+        CASE(weight_float32);
+        CASE(weight_float16);
+        CASE(weight_bfloat16);
+        CASE(weight_float8_e4m3);
+        CASE(weight_float8_e5m2);
+        CASE(weight_int8);
+#undef CASE
+    }
+    for (; i < count; i++) y[i] = widened(x, type, i);
+}
+
+/// Multiplies (a, b, c, d) by H_4.
+INLINE void rotate_four(vector *a, vector *b, vector *c, vector *d) {
+    vector half = (*a + *b + *c + *d) * 0.5f;
+    vector first = half - *d, second = half - *c, third = half - *b, fourth = half - *a;
+    *a = first, *b = second, *c = third, *d = fourth;
+}
+
+/// Rotates elements that are `distance` apart, in each group of four times that.
+static void rotate_stage(float *x, size_t count, size_t distance) {
+    for (size_t first = 0; first < count; first += 4 * distance)
+        for (size_t i = 0; i < distance; i += LANES) {
+            size_t left = smaller(LANES, distance - i);
+            float *p = x + first + i;
+            vector v[4];
+            UNROLL for (size_t j = 0; j < 4; j++) v[j] = load_partial(p + j * distance, left);
+            rotate_four(v, v + 1, v + 2, v + 3);
+            UNROLL for (size_t j = 0; j < 4; j++) store_partial(p + j * distance, v[j], left);
+        }
+}
+
+#if LANES == 16
+/// The four stages of a group of 256, in registers.
+INLINE void rotate_256(float *x) {
+    vector v[LANES];
+    UNROLL for (size_t i = 0; i < LANES; i++) v[i] = load(x + i * LANES);
+    UNROLL for (size_t round = 0; round < 2; round++) {
+        // Elements 1 and 4 apart first, which the transposition makes 16 and 64 apart.
+        transpose(v);
+        UNROLL for (size_t i = 0; i < 4; i++)
+            rotate_four(v + 4 * i, v + 4 * i + 1, v + 4 * i + 2, v + 4 * i + 3);
+        UNROLL for (size_t i = 0; i < 4; i++) rotate_four(v + i, v + i + 4, v + i + 8, v + i + 12);
+    }
+    UNROLL for (size_t i = 0; i < LANES; i++) store(x + i * LANES, v[i]);
+}
+#endif
+
+static void rotate(float *x, size_t count, size_t group) {
+    size_t distance = 1;
+#if LANES == 16
+    if (group % 256 == 0) {
+        for (size_t i = 0; i < count; i += 256) rotate_256(x + i);
+        distance = 256;
+    }
+#endif
+    for (; distance < group; distance *= 4) rotate_stage(x, count, distance);
+}
+
+/// The largest magnitude in x [count]; NaN if there is one.
+static float largest_magnitude(const float *x, size_t count) {
+    // Magnitudes order like their bits, and NaN comes last.
+    integers largest = {};
+    for (size_t i = 0; i < count; i += LANES) {
+        integers magnitude = (integers)load_partial(x + i, count - i) & 0x7fffffff;
+        largest = __builtin_elementwise_max(largest, magnitude);
+    }
+    int32_t bits = 0;
+    for (size_t i = 0; i < LANES; i++) bits = largest[i] > bits ? largest[i] : bits;
+    return float_from_bits((uint32_t)bits);
+}
+
+/// v · factor, rounded to nearest even.
+INLINE signed_bytes quantized(vector v, float factor) {
+    const float magic = 12582912;  // 1.5 · 2^23
+    // In a statement of its own, the product is rounded on every CPU.
+    vector scaled = v * factor;
+    integers q = (integers)(scaled + magic) - (integers)broadcast(magic);
+    return __builtin_convertvector(q, signed_bytes);
+}
+
+static float quantize(int8_t *y, const float *x, size_t count) {
+    float magnitude = largest_magnitude(x, count), factor = quantization_factor(magnitude);
+    for (size_t i = 0; i < count; i += LANES) {
+        signed_bytes q = quantized(load_partial(x + i, count - i), factor);
+        memcpy(y + i, &q, smaller(LANES, count - i));
+    }
+    return magnitude / 127;
+}
+
+static void dequantize(void *sums, size_t stride, const quantized_row *quantized, size_t rows,
+                       size_t columns) {
+    for (size_t row = 0; row < rows; row++) {
+        float *y = (float *)sums + row * stride;
+        vector scale = broadcast(quantized[row].scale);
+        for (size_t i = 0; i < columns; i += LANES) {
+            integers q = (integers)load_partial(y + i, columns - i) - quantized[row].surplus;
+            store_partial(y + i, __builtin_convertvector(q, vector) * scale, columns - i);
+        }
+    }
+}
+
 static bool all_finite(const float *x, size_t count) {
     // x − x is 0 for a finite x, else not a number.
     integers bad = {};

@@ -1,22 +1,26 @@
-// Fills the table of the level that included the kernels; NAME and TABLE are the level's.
+// The table of a level: its name, and what not every level has.
 
-const kernel_table TABLE = {
-    .name = NAME,
-    .row_panel = ROWS,
-    .column_panel = column_panel,
-    .k_block = k_block,
-    .query_panel = query_panel,
-    .pack_rows = pack_rows,
-    .pack_weights = pack_weights,
-    .linear = linear,
-    .convolve = convolve,
-    .attend = attend,
-    .rms_norm = rms_norm,
-    .head_norm = head_norm,
-    .channel_norm = channel_norm,
-    .silu_multiply = silu_multiply,
-    .sigmoid_multiply = sigmoid_multiply,
-    .gelu_tanh = gelu_tanh,
-    .gated_add = gated_add,
-    .all_finite = all_finite,
-};
+#define TABLE(level, bfloat16, int8, bfloat16_kernels)                                             \
+    {                                                                                              \
+        .name = level,                                                                             \
+        .products = {&float32_products, bfloat16, int8},                                           \
+        .query_panel = query_panel,                                                                \
+        .pairs = bfloat16_kernels,                                                                 \
+        .rotate = rotate,                                                                          \
+        .quantize = quantize,                                                                      \
+        .dequantize = dequantize,                                                                  \
+        .narrow = narrow,                                                                          \
+        .widen = widen,                                                                            \
+        .pack_weights = pack_weights,                                                              \
+        .convolve = convolve,                                                                      \
+        .attend = attend,                                                                          \
+        .rms_norm = rms_norm,                                                                      \
+        .head_norm = head_norm,                                                                    \
+        .channel_norm = channel_norm,                                                              \
+        .silu_multiply = silu_multiply,                                                            \
+        .sigmoid_multiply = sigmoid_multiply,                                                      \
+        .gelu_tanh = gelu_tanh,                                                                    \
+        .gated_add = gated_add,                                                                    \
+        .multiply = multiply,                                                                      \
+        .all_finite = all_finite,                                                                  \
+    }

@@ -10,6 +10,8 @@
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+typedef int8_t signed_bytes __attribute__((vector_size(LANES)));
 typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -18,6 +20,13 @@ typedef float unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_a
 INLINE vector load(const float *p) { return *(const unaligned *)p; }
 INLINE void store(float *p, vector v) { *(unaligned *)p = v; }
 INLINE vector broadcast(float x) { return x - (vector){}; }
+
+/// The 32 bits at `p` in all lanes.
+INLINE vector broadcast_lane(const uint32_t *p) {
+    int32_t lane;
+    memcpy(&lane, p, sizeof lane);
+    return (vector)(lane - (integers){});
+}
 
 /// The first `count` elements, then zeros; reads nothing past them.
 INLINE vector load_partial(const float *p, size_t count) {
@@ -51,18 +60,43 @@ INLINE vector pick(integers mask, vector a, vector b) {
     return (vector)((mask & (integers)a) | (~mask & (integers)b));
 }
 
-/// LANES elements from `index` on of a row of weights, widened; exact.
-INLINE vector load_widened(const void *row, weight_type type, size_t index) {
-    if (type == weight_float32) return load((const float *)row + index);
-    halves narrow;
-    memcpy(&narrow, (const uint16_t *)row + index, sizeof narrow);
-    integers bits = __builtin_convertvector(narrow, integers);
-    if (type == weight_bfloat16) return (vector)(bits << 16);
-    // As `widened_half` does.
+/// LANES half-precision numbers, given by their bits, widened as `widened_half` does.
+INLINE vector widened_halves(integers bits) {
     integers magnitude = bits & 0x7fff;
     vector special = (vector)(0x7f800000 | (magnitude & 0x3ff) << 13);
     vector value = pick(magnitude >= 0x7c00, special, (vector)(magnitude << 13) * 0x1p112f);
     return (vector)((integers)value | (bits & 0x8000) << 16);
+}
+
+/// LANES elements from `index` on of a row of weights, widened; exact.
+INLINE vector load_widened(const void *row, weight_type type, size_t index) {
+    switch (type) {
+    case weight_float16:
+    case weight_bfloat16: {
+        halves narrow;
+        memcpy(&narrow, (const uint16_t *)row + index, sizeof narrow);
+        integers bits = __builtin_convertvector(narrow, integers);
+        return type == weight_bfloat16 ? (vector)(bits << 16) : widened_halves(bits);
+    }
+    case weight_float8_e4m3:
+    case weight_float8_e5m2: {
+        bytes narrow;
+        memcpy(&narrow, (const uint8_t *)row + index, sizeof narrow);
+        integers bits = __builtin_convertvector(narrow, integers);
+        if (type == weight_float8_e5m2) return widened_halves(bits << 8);
+        // As `widened_e4m3` does.
+        integers magnitude = bits & 0x7f;
+        vector value = pick(magnitude == 0x7f, broadcast(NAN), (vector)(magnitude << 20) * 0x1p120f);
+        return (vector)((integers)value | (bits & 0x80) << 24);
+    }
+    case weight_int8: {
+        signed_bytes narrow;
+        memcpy(&narrow, (const int8_t *)row + index, sizeof narrow);
+        return __builtin_convertvector(__builtin_convertvector(narrow, integers), vector);
+    }
+    case weight_float32: break;
+    }
+    return load((const float *)row + index);
 }
 
 #if LANES == 16

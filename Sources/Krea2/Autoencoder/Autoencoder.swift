@@ -98,7 +98,7 @@ extension Autoencoder {
         let (height, width, channels) = (x.shape[0], x.shape[1], config.latentChannels)
         let (pixels, place) = (height * width, "middle block")
         let latent = buffers.0.start([pixels, channels])
-        let mixed = buffers.1.start([pixels, channels])
+        let mixed = buffers.1.start([pixels, channels], as: weights.input.inputType)
 
         operators.channelsLast(scratch.latent, into: latent)
         operators.linear(
@@ -173,14 +173,15 @@ extension Autoencoder {
                 )
             case .upsampling(let convolution):
                 operators.convolution(
-                    window,
+                    window.readable(by: convolution, in: scratch.normed.0, operators),
                     convolution,
                     upsampling: 2,
                     rows: rows.output,
                     into: output
                 )
             case .output(let layer):
-                let normed = scratch.normed.0.start(window.tensor.shape)
+                let type = layer.convolution.inputType
+                let normed = scratch.normed.0.start(window.tensor.shape, as: type)
                 operators.channelNorm(window.tensor, gamma: layer.norm, silu: true, into: normed)
                 operators.convolution(
                     ImageRows(
@@ -201,6 +202,20 @@ extension Autoencoder {
             )
         }
         return window
+    }
+}
+
+extension ImageRows {
+    /// The same rows in the element type that a convolution reads.
+    fileprivate func readable(
+        by weights: ConvolutionWeights,
+        in buffer: Tensor,
+        _ operators: Operators
+    ) -> ImageRows {
+        guard weights.inputType != tensor.elementType else { return self }
+        let copy = buffer.start(tensor.shape, as: weights.inputType)
+        operators.narrow(tensor, into: copy)
+        return ImageRows(copy, firstRow: firstRow, imageHeight: imageHeight)
     }
 }
 

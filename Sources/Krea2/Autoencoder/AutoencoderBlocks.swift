@@ -50,20 +50,21 @@ extension ResidualBlock {
         let (width, height) = (x.tensor.shape[1], x.imageHeight)
         let outputChannels = convolution2.outputChannels
 
-        let first = normed.0.start(x.tensor.shape)
+        let first = normed.0.start(x.tensor.shape, as: convolution1.inputType)
         operators.channelNorm(x.tensor, gamma: norm1, silu: true, into: first)
 
-        let inner = normed.1.start([second.input.count, width, outputChannels])
-        if let innerCarry { second.restore(inner, from: innerCarry) }
-        let fresh = inner.rows(second.known.count..<second.input.count)
+        let innerType = convolution2.inputType
+        let inner = normed.1.start([second.input.count, width, outputChannels], as: innerType)
+        let carry = innerCarry.map { $0.start($0.shape, as: innerType) }
+        if let carry { second.restore(inner, from: carry) }
         operators.convolution(
             ImageRows(first, firstRow: x.firstRow, imageHeight: height),
             convolution1,
             rows: second.fresh,
-            into: fresh
+            into: inner.rows(second.known.count..<second.input.count),
+            .normed(gamma: norm2)
         )
-        operators.channelNorm(fresh, gamma: norm2, silu: true, into: fresh)
-        if let innerCarry { second.keep(inner, in: innerCarry) }
+        if let carry { second.keep(inner, in: carry) }
 
         let start = rows.output.lowerBound - x.firstRow
         let passed = x.tensor.rows(start..<start + rows.output.count)
@@ -83,7 +84,7 @@ extension ResidualBlock {
             convolution2,
             rows: rows.output,
             into: y,
-            adding: true
+            .sum
         )
     }
 }
@@ -105,8 +106,9 @@ extension PixelAttention {
     ) throws(GenerationError) {
         let (pixels, channels) = (x.shape[0] * x.shape[1], x.shape[2])
         let x = x.reshaped(pixels, channels)
-        let keys = scratch.middle.0.start([pixels, channels])
-        let values = scratch.middle.1.start([pixels, channels])
+        let type = operators.activations
+        let keys = scratch.middle.0.start([pixels, channels], as: type)
+        let values = scratch.middle.1.start([pixels, channels], as: type)
         let groupSize = scratch.queries.0.count / channels
         let groups = stride(from: 0, to: pixels, by: groupSize).map { first in
             first..<min(first + groupSize, pixels)
@@ -121,7 +123,7 @@ extension PixelAttention {
         // Keys and values are complete, so a group's pixels may change after its queries are made.
         for rows in groups {
             let normed = scratch.queries.0.start([rows.count, channels])
-            let queries = scratch.queries.1.start([rows.count, channels])
+            let queries = scratch.queries.1.start([rows.count, channels], as: type)
             operators.channelNorm(x.rows(rows), gamma: norm, silu: false, into: normed)
             operators.linear(normed, query.weight, bias: query.bias, into: queries)
             operators.attention(queries, keys, values, heads: 1, keyValueHeads: 1, into: queries)

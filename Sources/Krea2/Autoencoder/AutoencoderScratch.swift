@@ -142,7 +142,7 @@ private struct BandSizes {
                         windows.1 = max(windows.1, input)
                     }
                 }
-                if stage.kind != .upsampling { normed.0 = max(normed.0, input) }
+                normed.0 = max(normed.0, input)
                 if let inner = rows.inner {
                     normed.1 = max(
                         normed.1,
@@ -158,9 +158,10 @@ private struct BandSizes {
 }
 
 extension Tensor {
-    /// The first elements of a buffer under a shape.
-    func start(_ shape: [Int]) -> Tensor {
-        reshaped(count).rows(0..<shape.reduce(1, *)).reshaped(shape)
+    /// The beginning of a buffer under a shape, for elements that take no more bytes than its own.
+    func start(_ shape: [Int], as type: ElementType = .float32) -> Tensor {
+        precondition(shape.reduce(type.byteCount, *) <= byteCount, "\(shape) of \(self.shape)")
+        return Tensor(storage, byteOffset: byteOffset, shape: shape, elementType: type)
     }
 }
 

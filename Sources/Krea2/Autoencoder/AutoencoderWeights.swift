@@ -5,7 +5,7 @@ import Tensors
 /// A 1×1 convolution's weights in float32.
 struct PointwiseWeights: Sendable {
     /// `[output, input]`.
-    let weight: Tensor
+    let weight: WeightMatrix
     /// `[output]`.
     let bias: Tensor
 }
@@ -202,7 +202,9 @@ private struct Loader {
     func pointwise(_ name: String, _ input: Int, _ output: Int, sizes: Int) -> PointwiseWeights {
         let shape = [output, input] + Array(repeating: 1, count: sizes)
         return PointwiseWeights(
-            weight: tensor(name + ".weight", shape: shape).reshaped(output, input),
+            weight: WeightMatrix(
+                tensor(name + ".weight", shape: shape).reshaped(output, input)
+            ),
             bias: tensor(name + ".bias", shape: [output])
         )
     }
@@ -224,7 +226,10 @@ private struct Loader {
         let all = scope.pointwise("to_qkv", channels, 3 * channels, sizes: 2)
         let parts = (0..<3).map { part in
             let rows = part * channels..<(part + 1) * channels
-            return PointwiseWeights(weight: all.weight.rows(rows), bias: all.bias.rows(rows))
+            return PointwiseWeights(
+                weight: WeightMatrix(all.weight.elements.rows(rows)),
+                bias: all.bias.rows(rows)
+            )
         }
         return PixelAttention(
             norm: scope.gamma("norm", channels, sizes: 2),

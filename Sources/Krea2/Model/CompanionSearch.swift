@@ -20,9 +20,12 @@ struct CompanionSearch {
 extension CompanionSearch {
     /// The folder `text_encoder/`, or the best file in `text_encoders/`.
     ///
+    /// - Parameter option: How a user names another one, for errors.
+    /// - Returns: Its path.
     /// - Throws: `.model` when there is none; `.request` when several files are equally good.
-    func textEncoder() throws(GenerationError) -> String {
-        let option = "--text-encoder PATH"
+    func textEncoder(
+        option: String = "--text-encoder PATH"
+    ) throws(GenerationError) -> String {
         for root in roots {
             let folder = PathText.inside(root, "text_encoder")
             if PathText.kind(folder) == .folder { return folder }

@@ -69,7 +69,9 @@ public struct ModelFiles: Sendable, Equatable {
     ) throws(GenerationError) -> ModelFiles {
         let place = try TransformerPlace(path)
         let companions = CompanionSearch(homes: place.homes, searchFolders: searchFolders)
-        let encoder = try existing(textEncoder, or: companions.textEncoder)
+        let encoder = try existing(textEncoder) { () throws(GenerationError) in
+            try companions.textEncoder()
+        }
         return ModelFiles(
             transformer: place.transformer,
             textEncoder: encoder,

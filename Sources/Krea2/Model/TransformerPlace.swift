@@ -12,14 +12,17 @@ struct TransformerPlace: Equatable {
 
     /// Finds the transformer of the model at `path`.
     ///
+    /// - Parameters:
+    ///   - path: A file or folder.
+    ///   - option: How a user names another one, for errors.
     /// - Throws: `.model` when there is none; `.request` when there are several.
-    init(_ path: String) throws(GenerationError) {
+    init(_ path: String, option: String = "--model PATH") throws(GenerationError) {
         switch PathText.kind(path) {
         case nil: throw .model(.missing(path: path))
         case .other:
             throw .model(.unreadable(path: path, reason: "it is neither a file nor a folder"))
         case .file: self.init(transformer: path, in: PathText.parent(path))
-        case .folder: try self.init(folder: path)
+        case .folder: try self.init(folder: path, option: option)
         }
     }
 
@@ -38,7 +41,7 @@ struct TransformerPlace: Equatable {
         self.homes = homes
     }
 
-    private init(folder: String) throws(GenerationError) {
+    private init(folder: String, option: String) throws(GenerationError) {
         let diffusers = PathText.inside(folder, "transformer")
         if PathText.kind(diffusers) == .folder {
             self.init(transformer: diffusers, homes: [folder])
@@ -50,7 +53,7 @@ struct TransformerPlace: Equatable {
             return
         }
         let official = files.names.filter(Self.officialNames.contains)
-        if let name = try Self.only(official, in: folder) {
+        if let name = try Self.only(official, in: folder, option) {
             self.init(transformer: PathText.inside(folder, name), in: folder)
             return
         }
@@ -58,19 +61,19 @@ struct TransformerPlace: Equatable {
         for tree in trees {
             let names = try WeightNames(in: tree).names
             let named = names.filter { $0.lowercased().contains("krea") }
-            if let name = try Self.only(named.isEmpty ? names : named, in: tree) {
+            if let name = try Self.only(named.isEmpty ? names : named, in: tree, option) {
                 self.init(transformer: PathText.inside(tree, name), in: tree)
                 return
             }
         }
-        if let name = try Self.only(files.names, in: folder) {
+        if let name = try Self.only(files.names, in: folder, option) {
             self.init(transformer: PathText.inside(folder, name), in: folder)
             return
         }
         throw .model(
             .missingCompanion(
                 part: "transformer",
-                option: "--model PATH",
+                option: option,
                 lookedAt: [diffusers, PathText.inside(folder, "*.safetensors")]
                     + trees.map { PathText.inside($0, "*.safetensors") }
             )
@@ -80,10 +83,11 @@ struct TransformerPlace: Equatable {
     /// The name, when there is one; fails when there are several.
     private static func only(
         _ names: [String],
-        in folder: String
+        in folder: String,
+        _ option: String
     ) throws(GenerationError) -> String? {
         guard names.count <= 1 else {
-            throw .severalFiles("models", names.map { PathText.inside(folder, $0) }, "--model PATH")
+            throw .severalFiles("models", names.map { PathText.inside(folder, $0) }, option)
         }
         return names.first
     }

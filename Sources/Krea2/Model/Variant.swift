@@ -26,13 +26,22 @@ enum VariantChoice {
         transformerPath: String
     ) -> (variant: Variant, source: String) {
         if let override { return (override, "asked for") }
+        return known(index: index, transformerPath: transformerPath)
+            ?? (.turbo, "assumed, since neither model_index.json nor the file's name tells")
+    }
+
+    /// The variant and what told it; nil where neither the index nor a name tells.
+    static func known(
+        index: ModelIndex,
+        transformerPath: String
+    ) -> (variant: Variant, source: String)? {
         if let isDistilled = index.isDistilled {
             return (isDistilled ? .turbo : .raw, "is_distilled in model_index.json")
         }
         for name in names(transformerPath) {
             if let variant = variant(named: name) { return (variant, "the name \(name)") }
         }
-        return (.turbo, "assumed, since neither model_index.json nor the file's name tells")
+        return nil
     }
 
     /// The variant whose name is a word of `name`; nil when none is, or both are.

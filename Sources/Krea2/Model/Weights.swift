@@ -7,15 +7,24 @@ extension WeightReader {
     ///
     /// Nothing is copied of a tensor that is not as expected, whose size the file does not confirm.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
-        let tensor = tensor(name, shape: shape, orShapes: alternatives)
+        let tensor = tensor(name, shape: shape, orShapes: alternatives, acceptsFloat8: true)
         let isConfirmed = ([shape] + alternatives).contains { $0 == self.shape(name) }
-        return isConfirmed ? converted(tensor) : tensor
+        guard isConfirmed else { return tensor }
+        return dequantized(WeightMatrix(tensor.reshaped(1, tensor.count))).reshaped(shape)
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.
-    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> Tensor {
-        tensor(name, shape: [rows, columns])
+    func matrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
+        weightMatrix(name, rows, columns)
     }
+}
+
+/// Layers of a network whose matrices are used together.
+protocol MatrixGroup {
+    /// In the order of their use.
+    var matrices: [WeightMatrix] { get }
+    /// The same layers with their matrices elsewhere in memory.
+    func replacing(_ matrices: [WeightMatrix]) -> Self
 }
 
 /// What is asked and told between two blocks of a long computation.

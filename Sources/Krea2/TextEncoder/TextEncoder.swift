@@ -13,7 +13,7 @@ struct TextEncoder {
     let taps: [Int]
 
     private let checkpoint: Checkpoint
-    private let embedding: Tensor
+    private let embedding: WeightMatrix
     private let layers: [TextEncoderLayer]
 
     /// Reads the layers that are needed and checks their shapes.
@@ -43,19 +43,19 @@ struct TextEncoder {
 }
 
 /// One decoder layer's tensors.
-struct TextEncoderLayer {
+struct TextEncoderLayer: MatrixGroup {
     let attentionNorm: Tensor
-    let query: Tensor
-    let key: Tensor
-    let value: Tensor
-    let output: Tensor
+    private(set) var query: WeightMatrix
+    private(set) var key: WeightMatrix
+    private(set) var value: WeightMatrix
+    private(set) var output: WeightMatrix
     /// Root-mean-square norms of each head: `[headSize]`.
     let queryNorm: Tensor
     let keyNorm: Tensor
     let feedForwardNorm: Tensor
-    let gate: Tensor
-    let up: Tensor
-    let down: Tensor
+    private(set) var gate: WeightMatrix
+    private(set) var up: WeightMatrix
+    private(set) var down: WeightMatrix
 
     init(_ weights: WeightReader, _ config: TextEncoderConfig) {
         let (width, headSize) = (config.width, config.headSize)
@@ -74,74 +74,92 @@ struct TextEncoderLayer {
         down = weights.matrix("mlp.down_proj.weight", width, config.feedForwardWidth)
     }
 
-    /// The large ones, which are read ahead and dropped again.
-    var matrices: [Tensor] { [query, key, value, output, gate, up, down] }
+    var matrices: [WeightMatrix] { [query, key, value, output, gate, up, down] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TextEncoderLayer {
+        var copy = self
+        (copy.query, copy.key, copy.value) = (matrices[0], matrices[1], matrices[2])
+        copy.output = matrices[3]
+        (copy.gate, copy.up, copy.down) = (matrices[4], matrices[5], matrices[6])
+        return copy
+    }
 }
 
 /// Buffers of the encoder for a number of tokens.
 struct TextEncoderScratch {
     let residual: Tensor
-    let normed: Tensor
     let query: Tensor
     let key: Tensor
     let value: Tensor
-    let gate: Tensor
-    let up: Tensor
+    let hidden: Tensor
 
-    init(_ config: TextEncoderConfig, tokens: Int, _ arena: inout Arena) {
+    init(
+        _ config: TextEncoderConfig,
+        tokens: Int,
+        _ activations: ElementType,
+        _ arena: inout Arena
+    ) {
+        func buffer(_ name: String, _ width: Int) -> Tensor {
+            arena.tensor(name, tokens, width, elementType: activations)
+        }
         let keyWidth = config.keyValueHeads * config.headSize
         residual = arena.tensor("residual", tokens, config.width)
-        normed = arena.tensor("normed", tokens, config.width)
-        query = arena.tensor("query", tokens, config.heads * config.headSize)
-        key = arena.tensor("key", tokens, keyWidth)
-        value = arena.tensor("value", tokens, keyWidth)
-        gate = arena.tensor("feed-forward gate", tokens, config.feedForwardWidth)
-        up = arena.tensor("feed-forward up", tokens, config.feedForwardWidth)
+        query = buffer("query", config.heads * config.headSize)
+        key = buffer("key", keyWidth)
+        value = buffer("value", keyWidth)
+        hidden = buffer("feed-forward", config.feedForwardWidth)
     }
 }
 
 // MARK: Memory
 
 extension TextEncoder {
-    /// Bytes of weights in use at a time: two layers; of the embeddings few rows are read.
-    var residentByteCount: Int {
-        2 * (layers.map { $0.matrices.reduce(0) { $0 + $1.byteCount } }.max() ?? 0)
+    /// The matrices in the order of their use.
+    func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
+        MatrixSupply.Order(groups: layers.map(\.matrices), checkpoint: checkpoint, policy: policy)
     }
 }
 
 // MARK: Forward
 
 extension TextEncoder {
-    /// Encodes a prompt.
+    /// Encodes prompts; all go through a layer together, so that its weights are read once.
     ///
     /// - Parameters:
-    ///   - ids: Prefix, prompt and suffix; each id is below the vocabulary.
+    ///   - prompts: For each one, the ids of prefix, prompt and suffix, below the vocabulary.
+    ///   - supply: The matrices, in the order that `order` gives.
     ///   - scratch: Buffers for as many tokens.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each layer.
-    ///   - taps: `[ids.count − sliceStart, taps, width]`: the residual stream after each tapped
-    ///     layer, without the rows of the template's prefix.
-    /// - Throws: What `watch` finds.
+    ///   - taps: For each prompt, `[ids.count − sliceStart, taps, width]`: the residual stream after
+    ///     each tapped layer, without the rows of the template's prefix.
+    /// - Throws: What `watch` and `supply` find.
     func forward(
-        _ ids: [Int32],
+        _ prompts: [[Int32]],
+        supply: MatrixSupply,
         scratch: TextEncoderScratch,
         operators: Operators,
         watch: Watch,
-        into taps: Tensor
+        into taps: [Tensor]
     ) throws(GenerationError) {
-        let rotary = rotaryTable(tokens: ids.count)
-        operators.gather(embedding, ids.map(Int.init), into: scratch.residual)
+        let rotary = RotaryTable(joining: prompts.map { rotaryTable(tokens: $0.count) })
+        let sequences = prompts.reduce(into: [Range<Int>]()) { ranges, ids in
+            let first = ranges.last?.upperBound ?? 0
+            ranges.append(first..<first + ids.count)
+        }
+        operators.gather(embedding, prompts.flatMap { $0.map(Int.init) }, into: scratch.residual)
 
         for (index, layer) in layers.enumerated() {
-            if index + 1 < layers.count { checkpoint.prefetch(layers[index + 1].matrices) }
-            forward(layer, rotary: rotary, scratch: scratch, operators: operators)
-            checkpoint.release(layer.matrices)
+            let loaded = try supply.load(layer)
+            forward(loaded, sequences, rotary: rotary, scratch: scratch, operators: operators)
+            supply.release()
 
             try watch.check(scratch.residual, "layer \(index + 1)", operators)
-            if let tap = self.taps.firstIndex(of: index + 1) {
+            guard let tap = self.taps.firstIndex(of: index + 1) else { continue }
+            for (taps, sequence) in zip(taps, sequences) {
                 for row in 0..<taps.rows {
-                    taps.row(row).row(tap)
-                        .copy(from: scratch.residual.row(row + PromptTemplate.sliceStart))
+                    let source = sequence.lowerBound + PromptTemplate.sliceStart + row
+                    taps.row(row).row(tap).copy(from: scratch.residual.row(source))
                 }
             }
         }
@@ -150,55 +168,45 @@ extension TextEncoder {
     /// Adds one layer's attention and feed-forward to the residual stream.
     private func forward(
         _ layer: TextEncoderLayer,
+        _ sequences: [Range<Int>],
         rotary: RotaryTable,
         scratch: TextEncoderScratch,
         operators: Operators
     ) {
-        let (x, normed, epsilon) = (scratch.residual, scratch.normed, config.epsilon)
+        let x = scratch.residual
+        func rowNorm(_ weight: Tensor) -> RowNorm {
+            RowNorm(weight: weight, stored: .plain, epsilon: config.epsilon)
+        }
+        func headNorm(_ weight: Tensor) -> HeadNorm {
+            HeadNorm(weight: weight, stored: .plain, epsilon: config.epsilon, rotary: rotary)
+        }
 
-        operators.rmsNorm(
-            x,
-            weight: layer.attentionNorm,
-            stored: .plain,
-            epsilon: epsilon,
-            into: normed
+        operators.linear(
+            .normed(x, rowNorm(layer.attentionNorm)),
+            [
+                LinearLayer(layer.query, heads: headNorm(layer.queryNorm), into: scratch.query),
+                LinearLayer(layer.key, heads: headNorm(layer.keyNorm), into: scratch.key),
+                LinearLayer(layer.value, into: scratch.value),
+            ]
         )
-        operators.linear(normed, layer.query, into: scratch.query)
-        operators.linear(normed, layer.key, into: scratch.key)
-        operators.linear(normed, layer.value, into: scratch.value)
-        for (heads, norm) in [(scratch.query, layer.queryNorm), (scratch.key, layer.keyNorm)] {
-            operators.headNorm(
-                heads,
-                weight: norm,
-                stored: .plain,
-                epsilon: epsilon,
-                rotary: rotary
+        for rows in sequences {
+            operators.attention(
+                scratch.query.rows(rows),
+                scratch.key.rows(rows),
+                scratch.value.rows(rows),
+                heads: config.heads,
+                keyValueHeads: config.keyValueHeads,
+                mask: .causal(firstPosition: 0),
+                into: scratch.query.rows(rows)
             )
         }
-        operators.attention(
-            scratch.query,
-            scratch.key,
-            scratch.value,
-            heads: config.heads,
-            keyValueHeads: config.keyValueHeads,
-            mask: .causal(firstPosition: 0),
-            into: scratch.query
-        )
-        operators.linear(scratch.query, layer.output, into: normed)
-        operators.gatedAdd(x, normed, gate: nil)
+        operators.linear(.rows(scratch.query), [LinearLayer(layer.output, addingTo: x)])
 
-        operators.rmsNorm(
-            x,
-            weight: layer.feedForwardNorm,
-            stored: .plain,
-            epsilon: epsilon,
-            into: normed
+        operators.linear(
+            .normed(x, rowNorm(layer.feedForwardNorm)),
+            [LinearLayer(gate: layer.gate, up: layer.up, into: scratch.hidden)]
         )
-        operators.linear(normed, layer.gate, into: scratch.gate)
-        operators.linear(normed, layer.up, into: scratch.up)
-        operators.siluMultiply(scratch.gate, by: scratch.up)
-        operators.linear(scratch.gate, layer.down, into: normed)
-        operators.gatedAdd(x, normed, gate: nil)
+        operators.linear(.rows(scratch.hidden), [LinearLayer(layer.down, addingTo: x)])
     }
 
     /// Angles of positions 0 and up; a picture's three axes coincide for text.

@@ -56,7 +56,7 @@ struct TextEncoderConfig: Sendable, Equatable {
         let rotary = try text?.object("rope_parameters")
         theta = try SizeReader(checkpoint, rotary ?? text).number("rope_theta", default: 5_000_000)
         guard keyValueHeads > 0, heads > 0, heads.isMultiple(of: keyValueHeads),
-            headSize.isMultiple(of: 2), headSize <= Operators.largestHeadSize,
+            headSize.isMultiple(of: 2), headSize <= Operators.largestNormedHead,
             max(width, feedForwardWidth, heads * headSize) <= Operators.longestRow
         else {
             throw .damaged(
@@ -64,7 +64,7 @@ struct TextEncoderConfig: Sendable, Equatable {
                 tensor: nil,
                 found: "\(heads) heads, \(keyValueHeads) key-value heads of \(headSize), width "
                     + "\(width), feed-forward \(feedForwardWidth)",
-                expected: "heads of an even size up to 1024, shared evenly, and no width above "
+                expected: "heads of an even size up to 256, shared evenly, and no width above "
                     + "\(Operators.longestRow)"
             )
         }

@@ -15,9 +15,8 @@ struct TextFusion {
     let refiner: [FusionBlock]
     /// Norm before the projection: `[text width]`, stored minus one.
     let norm: Tensor
-    let hidden: Tensor
+    let projection: TextProjection
     let hiddenBias: Tensor
-    let output: Tensor
     let outputBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
@@ -36,25 +35,49 @@ struct TextFusion {
             FusionBlock(weights.scoped("txtfusion.refiner_blocks.\($0)."), config.text)
         }
         norm = weights.small("txtmlp.0.scale", textWidth)
-        hidden = weights.matrix("txtmlp.1.weight", width, textWidth)
+        projection = TextProjection(
+            hidden: weights.matrix("txtmlp.1.weight", width, textWidth),
+            output: weights.matrix("txtmlp.3.weight", width, width)
+        )
         hiddenBias = weights.small("txtmlp.1.bias", width)
-        output = weights.matrix("txtmlp.3.weight", width, width)
         outputBias = weights.small("txtmlp.3.bias", width)
     }
 }
 
 /// Attention and feed-forward with norms, without modulation.
-struct FusionBlock {
+struct FusionBlock: MatrixGroup {
     let attentionNorm: Tensor
-    let attention: GatedAttention
+    private(set) var attention: GatedAttention
     let feedForwardNorm: Tensor
-    let feedForward: FeedForward
+    private(set) var feedForward: FeedForward
 
     init(_ weights: WeightReader, _ sizes: BlockSizes) {
         attentionNorm = weights.small("prenorm.scale", sizes.width)
         attention = GatedAttention(weights.scoped("attn."), sizes)
         feedForwardNorm = weights.small("postnorm.scale", sizes.width)
         feedForward = FeedForward(weights.scoped("mlp."), sizes)
+    }
+
+    var matrices: [WeightMatrix] { attention.matrices + feedForward.matrices }
+
+    func replacing(_ matrices: [WeightMatrix]) -> FusionBlock {
+        var copy = self
+        let count = attention.matrices.count
+        copy.attention = attention.replacing(Array(matrices.prefix(count)))
+        copy.feedForward = feedForward.replacing(Array(matrices.dropFirst(count)))
+        return copy
+    }
+}
+
+/// The two layers that bring fused text to the transformer's width.
+struct TextProjection: MatrixGroup {
+    private(set) var hidden: WeightMatrix
+    private(set) var output: WeightMatrix
+
+    var matrices: [WeightMatrix] { [hidden, output] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TextProjection {
+        TextProjection(hidden: matrices[0], output: matrices[1])
     }
 }
 
@@ -68,11 +91,30 @@ struct TextFusionScratch {
     let hidden: Tensor
     let block: BlockScratch
 
-    init(_ config: TransformerConfig, tokens: Int, taps: Tensor, _ arena: inout Arena) {
+    init(
+        _ config: TransformerConfig,
+        tokens: Int,
+        taps: Tensor,
+        _ activations: ElementType,
+        _ arena: inout Arena
+    ) {
         self.taps = taps
         fused = arena.tensor("fused text", tokens, config.text.width)
         hidden = arena.tensor("text projection", tokens, config.width)
-        block = BlockScratch(config.text, rows: tokens * config.taps, &arena)
+        block = BlockScratch(config.text, rows: tokens * config.taps, activations, &arena)
+    }
+}
+
+// MARK: Memory
+
+extension TextFusion {
+    /// The matrices in the order of their use.
+    func order(_ policy: ArithmeticPolicy, _ checkpoint: Checkpoint) -> MatrixSupply.Order {
+        MatrixSupply.Order(
+            groups: (layerwise + refiner).map(\.matrices) + [projection.matrices],
+            checkpoint: checkpoint,
+            policy: policy
+        )
     }
 }
 
@@ -83,75 +125,74 @@ extension TextFusion {
     ///
     /// - Parameters:
     ///   - scratch: Holds the taps; afterwards `fused` is what the reference calls fused text.
+    ///   - supply: The matrices, in the order that `order` gives.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each block.
     ///   - text: `[tokens, width]`: the transformer's text rows.
-    /// - Throws: What `watch` finds.
+    /// - Throws: What `watch` and `supply` find.
     func forward(
         _ scratch: TextFusionScratch,
+        supply: MatrixSupply,
         operators: Operators,
         watch: Watch,
         into text: Tensor
     ) throws(GenerationError) {
         let (tokens, fused) = (scratch.taps.rows, scratch.fused)
         let rows = scratch.taps.reshaped(tokens * config.taps, config.text.width)
+        let sequences = (0..<tokens).map { $0 * config.taps..<($0 + 1) * config.taps }
 
         for (index, block) in layerwise.enumerated() {
-            forward(block, rows, sequence: config.taps, scratch.block, operators)
+            let block = try supply.load(block)
+            forward(block, rows, BlockRows(sequences), scratch.block, operators)
+            supply.release()
             try watch.check(rows, "layerwise block \(index)", operators)
         }
         operators.weightedSum(scratch.taps, weights: projector, into: fused)
         for (index, block) in refiner.enumerated() {
-            forward(block, fused, sequence: tokens, scratch.block.prefix(tokens), operators)
+            let block = try supply.load(block)
+            forward(block, fused, BlockRows([0..<tokens]), scratch.block, operators)
+            supply.release()
             try watch.check(fused, "refiner block \(index)", operators)
         }
 
-        let normed = scratch.block.normed.rows(0..<tokens)
-        operators.rmsNorm(
-            fused,
-            weight: norm,
-            stored: .minusOne,
-            epsilon: config.epsilon,
-            into: normed
+        let projection = try supply.load(projection)
+        operators.linear(
+            .normed(fused, rowNorm(norm)),
+            [LinearLayer(projection.hidden, bias: hiddenBias, into: scratch.hidden)]
         )
-        operators.linear(normed, hidden, bias: hiddenBias, into: scratch.hidden)
         operators.geluTanh(scratch.hidden)
-        operators.linear(scratch.hidden, output, bias: outputBias, into: text)
+        operators.linear(scratch.hidden, projection.output, bias: outputBias, into: text)
+        supply.release()
         try watch.check(text, "projection", operators)
+    }
+
+    private func rowNorm(_ weight: Tensor) -> RowNorm {
+        RowNorm(weight: weight, stored: .minusOne, epsilon: config.epsilon)
     }
 
     private func forward(
         _ block: FusionBlock,
         _ x: Tensor,
-        sequence: Int,
+        _ rows: BlockRows,
         _ scratch: BlockScratch,
         _ operators: Operators
     ) {
-        let epsilon = config.epsilon
-        operators.rmsNorm(
-            x,
-            weight: block.attentionNorm,
-            stored: .minusOne,
-            epsilon: epsilon,
-            into: scratch.normed
-        )
         block.attention.forward(
-            scratch,
-            sequence: sequence,
-            rotary: nil,
-            epsilon: epsilon,
+            x,
+            norm: rowNorm(block.attentionNorm),
+            residualGate: nil,
+            rows: rows,
+            epsilon: config.epsilon,
+            scratch: scratch,
             operators: operators
         )
-        operators.gatedAdd(x, scratch.normed, gate: nil)
-
-        operators.rmsNorm(
+        block.feedForward.forward(
             x,
-            weight: block.feedForwardNorm,
-            stored: .minusOne,
-            epsilon: epsilon,
-            into: scratch.normed
+            norm: rowNorm(block.feedForwardNorm),
+            residualGate: nil,
+            ranges: [0..<x.rows],
+            scratch: scratch,
+            operators: operators
         )
-        block.feedForward.forward(scratch, operators: operators)
-        operators.gatedAdd(x, scratch.normed, gate: nil)
     }
 }

@@ -14,14 +14,14 @@ struct Transformer {
     private let checkpoint: Checkpoint
     private let time: TimeEmbedding
     /// Projection of image tokens into the residual stream.
-    private let input: Tensor
+    private let input: WeightMatrix
     private let inputBias: Tensor
     private let blocks: [TransformerBlock]
     /// Norm before the output: `[width]`, stored minus one.
     private let outputNorm: Tensor
     /// Scale and shift added to the time embedding: `[2, width]`.
     private let outputModulation: Tensor
-    private let output: Tensor
+    private let output: WeightMatrix
     private let outputBias: Tensor
 
     /// Reads all tensors and checks their shapes.
@@ -72,137 +72,169 @@ struct TransformerBlock {
         feedForwardNorm = weights.small("postnorm.scale", width)
         feedForward = FeedForward(weights.scoped("mlp."), config.block)
     }
-
-    /// The large ones, which are read ahead and dropped again.
-    var matrices: [Tensor] { attention.matrices + feedForward.matrices }
 }
 
-/// Buffers of the transformer for a picture and the longest of its prompts.
+/// What one evaluation sees besides the image: a prompt, or the negative one.
+struct TransformerBranch {
+    /// Fused text: `[text tokens, width]`.
+    let text: Tensor
+    /// Angles of text and image tokens.
+    let rotary: RotaryTable
+    /// Receives the velocity: `[image tokens, tokenWidth]`.
+    let velocity: Tensor
+}
+
+/// Buffers of the transformer for a picture and all of its prompts.
 struct TransformerScratch {
-    /// Residual stream: `[text + image tokens, width]`.
+    /// Residual stream of each branch, one after the other: `[text + image tokens, width]`.
     let residual: Tensor
     let block: BlockScratch
     let time: TimeScratch
     /// Time projection plus a block's own table: `[6, width]`.
     let modulation: Tensor
 
-    init(_ config: TransformerConfig, textTokens: Int, imageTokens: Int, _ arena: inout Arena) {
-        let rows = textTokens + imageTokens
+    init(
+        _ config: TransformerConfig,
+        textTokens: [Int],
+        imageTokens: Int,
+        _ activations: ElementType,
+        _ arena: inout Arena
+    ) {
+        let rows = textTokens.reduce(0) { $0 + $1 + imageTokens }
         residual = arena.tensor("residual", rows, config.width)
         time = TimeScratch(config, &arena)
         modulation = arena.tensor("modulation", 6, config.width)
-        block = BlockScratch(config.block, rows: rows, &arena)
+        block = BlockScratch(config.block, rows: rows, activations, &arena)
     }
 }
 
 // MARK: Memory
 
 extension Transformer {
-    /// Bytes of weights in use at a time: two blocks and everything else.
-    var residentByteCount: Int {
-        let sizes = blocks.map { $0.matrices.reduce(0) { $0 + $1.byteCount } }
-        return checkpoint.byteCount - sizes.reduce(0, +) + 2 * (sizes.max() ?? 0)
+    /// The matrices in the order in which an evaluation uses them.
+    func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
+        let groups = blocks.flatMap { [$0.attention.matrices, $0.feedForward.matrices] }
+        return MatrixSupply.Order(
+            groups: time.groups + groups,
+            checkpoint: checkpoint,
+            policy: policy
+        )
+    }
+
+    /// The matrices of the blocks, which nearly all of the time goes to.
+    var blockMatrices: [WeightMatrix] {
+        blocks.flatMap { $0.attention.matrices + $0.feedForward.matrices }
     }
 }
 
 // MARK: Forward
 
 extension Transformer {
-    /// Predicts the velocity, noise minus clean.
+    /// Predicts the velocity, noise minus clean, for all branches at once.
     ///
     /// - Parameters:
     ///   - image: Packed latent: `[image tokens, tokenWidth]`.
-    ///   - text: Fused text: `[text tokens, width]`.
+    ///   - branches: Prompts, and where the velocities go; those must not overlap the image.
     ///   - time: Noise level from 0 to 1.
-    ///   - rotary: Angles of text and image tokens.
-    ///   - scratch: Buffers for at least as many tokens.
+    ///   - supply: The matrices, in the order that `order` gives.
+    ///   - scratch: Buffers for as many tokens.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each block.
-    ///   - observe: Sees the residual stream after each block.
-    ///   - velocity: Like `image`; must not overlap it.
-    /// - Throws: What `watch` finds.
+    ///   - observe: Sees the first branch's residual stream after each block; nil for no one.
+    /// - Throws: What `watch` and `supply` find.
     func forward(
         _ image: Tensor,
-        text: Tensor,
+        _ branches: [TransformerBranch],
         time: Float,
-        rotary: RotaryTable,
+        supply: MatrixSupply,
         scratch: TransformerScratch,
         operators: Operators,
         watch: Watch,
-        observe: (_ block: Int, Tensor) -> Void = { _, _ in },
-        into velocity: Tensor
+        observe: ((_ block: Int, Tensor) -> Void)? = nil
     ) throws(GenerationError) {
-        let rows = text.rows + image.rows
-        let x = scratch.residual.rows(0..<rows)
-        let buffers = scratch.block.prefix(rows)
+        let x = scratch.residual
+        let exact = Operators(sharing: operators, policy: .float32)
+        // In each branch text tokens come first.
+        var sequences: [Range<Int>] = []
+        var images: [Range<Int>] = []
+        for branch in branches {
+            let first = sequences.last?.upperBound ?? 0
+            let middle = first + branch.text.rows
+            let end = middle + image.rows
+            x.rows(first..<middle).copy(from: branch.text)
+            exact.linear(image, input, bias: inputBias, into: x.rows(middle..<end))
+            sequences.append(first..<end)
+            images.append(middle..<end)
+        }
+        let rotary = RotaryTable(joining: branches.map(\.rotary))
+        let rows = BlockRows(sequences, rotary: rotary)
+        // No one reads what the last block would make of the text.
+        let imageRows = BlockRows(sequences, wanted: images, rotary: rotary)
 
-        // Text tokens come first.
-        x.rows(0..<text.rows).copy(from: text)
-        operators.linear(image, input, bias: inputBias, into: x.rows(text.rows..<rows))
-        self.time.forward(time, scratch: scratch.time, operators: operators)
-
+        try self.time.forward(time, supply: supply, scratch: scratch.time, operators: exact)
         for (index, block) in blocks.enumerated() {
-            // The next block is read ahead; after the last one, the first of the next step.
-            checkpoint.prefetch(blocks[(index + 1) % blocks.count].matrices)
-            scratch.modulation.copy(from: scratch.time.projection)
-            operators.gatedAdd(scratch.modulation, block.modulation, gate: nil)
-            forward(block, x, scratch.modulation, rotary, buffers, operators)
-            checkpoint.release(block.matrices)
-
+            let isLast = index == blocks.count - 1 && observe == nil
+            try forward(block, x, isLast ? imageRows : rows, supply, scratch, operators)
             try watch.check(x, "block \(index)", operators)
-            observe(index, x)
+            observe?(index, x.rows(sequences[0]))
         }
 
-        project(x.rows(text.rows..<rows), scratch, buffers, operators, into: velocity)
-        try watch.check(velocity, "output", operators)
+        for (branch, rows) in zip(branches, images) {
+            project(x.rows(rows), scratch, exact, into: branch.velocity)
+            try watch.check(branch.velocity, "output", operators)
+        }
     }
 
     /// Adds attention and the feed-forward to the residual stream.
     private func forward(
         _ block: TransformerBlock,
         _ x: Tensor,
-        _ modulation: Tensor,
-        _ rotary: RotaryTable,
-        _ scratch: BlockScratch,
+        _ rows: BlockRows,
+        _ supply: MatrixSupply,
+        _ scratch: TransformerScratch,
         _ operators: Operators
-    ) {
+    ) throws(GenerationError) {
         // The order in the file is scale, shift, gate, for attention and then for feed-forward.
-        operators.rmsNorm(
+        let modulation = scratch.modulation
+        modulation.copy(from: scratch.time.projection)
+        operators.gatedAdd(modulation, block.modulation, gate: nil)
+
+        try supply.load(block.attention).forward(
             x,
-            weight: block.attentionNorm,
-            stored: .minusOne,
+            norm: norm(block.attentionNorm, modulation.row(0), modulation.row(1)),
+            residualGate: modulation.row(2),
+            rows: rows,
             epsilon: config.epsilon,
-            scale: modulation.row(0),
-            shift: modulation.row(1),
-            into: scratch.normed
-        )
-        block.attention.forward(
-            scratch,
-            sequence: x.rows,
-            rotary: rotary,
-            epsilon: config.epsilon,
+            scratch: scratch.block,
             operators: operators
         )
-        operators.gatedAdd(x, scratch.normed, gate: modulation.row(2))
+        supply.release()
 
-        operators.rmsNorm(
+        try supply.load(block.feedForward).forward(
             x,
-            weight: block.feedForwardNorm,
+            norm: norm(block.feedForwardNorm, modulation.row(3), modulation.row(4)),
+            residualGate: modulation.row(5),
+            ranges: rows.wantedRanges,
+            scratch: scratch.block,
+            operators: operators
+        )
+        supply.release()
+    }
+
+    private func norm(_ weight: Tensor, _ scale: Tensor, _ shift: Tensor) -> RowNorm {
+        RowNorm(
+            weight: weight,
             stored: .minusOne,
             epsilon: config.epsilon,
-            scale: modulation.row(3),
-            shift: modulation.row(4),
-            into: scratch.normed
+            scale: scale,
+            shift: shift
         )
-        block.feedForward.forward(scratch, operators: operators)
-        operators.gatedAdd(x, scratch.normed, gate: modulation.row(5))
     }
 
     /// The output layer on the image rows, modulated by the time embedding itself.
     private func project(
         _ x: Tensor,
         _ scratch: TransformerScratch,
-        _ buffers: BlockScratch,
         _ operators: Operators,
         into velocity: Tensor
     ) {
@@ -215,17 +247,11 @@ extension Transformer {
                 gate: nil
             )
         }
-        let normed = buffers.normed.rows(0..<x.rows)
-        operators.rmsNorm(
-            x,
-            weight: outputNorm,
-            stored: .minusOne,
-            epsilon: config.epsilon,
-            scale: scratch.modulation.row(0),
-            shift: scratch.modulation.row(1),
-            into: normed
+        let norm = norm(outputNorm, scratch.modulation.row(0), scratch.modulation.row(1))
+        operators.linear(
+            .normed(x, norm),
+            [LinearLayer(output, bias: outputBias, into: velocity)]
         )
-        operators.linear(normed, output, bias: outputBias, into: velocity)
     }
 
     /// Rotary angles of text tokens, which do not rotate, and of a grid of image tokens.

@@ -138,7 +138,7 @@ struct TransformerConfig: Sendable, Equatable {
                     found: "\(name): \(sizes.heads) heads, \(sizes.keyValueHeads) key-value heads "
                         + "of \(sizes.headSize), width \(sizes.width), feed-forward "
                         + "\(sizes.feedForwardWidth)",
-                    expected: "heads that fill the width, of at most 1024, shared evenly, and no "
+                    expected: "heads that fill the width, of at most 256, shared evenly, and no "
                         + "width above \(Operators.longestRow)"
                 )
             }
@@ -171,7 +171,7 @@ struct BlockSizes: Sendable, Equatable {
     /// Whether the heads fill the width and can be shared evenly, and the operators can do it.
     var areConsistent: Bool {
         heads > 0 && keyValueHeads > 0 && heads * headSize == width
-            && heads.isMultiple(of: keyValueHeads) && headSize <= Operators.largestHeadSize
+            && heads.isMultiple(of: keyValueHeads) && headSize <= Operators.largestNormedHead
             && max(width, feedForwardWidth) <= Operators.longestRow
     }
 }

@@ -50,6 +50,19 @@ enum TransformerNames: Sendable {
         return official
     }
 
+    /// The official name for a name in the file; one that is unknown stays as it is.
+    func official(_ stored: String) -> String {
+        guard self == .diffusers else { return stored }
+        for (first, renamed) in Self.roots where stored.hasPrefix(renamed) {
+            let rest = stored.dropFirst(renamed.count)
+            for (end, renamedEnd) in Self.ends where rest.hasSuffix(renamedEnd) {
+                return first + rest.dropLast(renamedEnd.count) + end
+            }
+            return first + rest
+        }
+        return stored
+    }
+
     private static let roots = [
         ("first.", "img_in."), ("tmlp.0.", "time_embed.linear_1."),
         ("tmlp.2.", "time_embed.linear_2."), ("tproj.1.", "time_mod_proj."),
@@ -80,6 +93,6 @@ enum TransformerNames: Sendable {
 
     /// Whether a tensor without its prefix is one that some files carry to no purpose.
     static func isStray(_ name: String) -> Bool {
-        name == "last.down.weight" || name == "last.up.weight"
+        name.hasPrefix("last.down.") || name.hasPrefix("last.up.")
     }
 }

@@ -1,0 +1,77 @@
+import Compute
+import Tensors
+
+/// What a run takes of memory.
+struct MemoryPlan {
+    /// Buffers of the activations with their stages.
+    let buffers: [(stage: String, buffer: Arena.Buffer)]
+    /// Bytes of the arena they are cut from.
+    let arena: Int
+    /// Bytes of the operators' scratch memory, and of what one attention packs in it.
+    let scratch: Int
+    let packed: Int
+    /// Bytes of matrices at a time, the largest of all stages.
+    let weights: Int
+    let transformer: MatrixSupply.Plan
+
+    /// Bytes that the program and small tensors take, about.
+    static let programByteCount = 48 << 20
+}
+
+extension Pipeline {
+    /// Divides the memory there is between activations and weights.
+    ///
+    /// - Parameter sizes: What the run makes.
+    /// - Returns: The division; weights get at least what they need.
+    /// - Throws: `.request` when that is more than the caller allows.
+    func memoryPlan(_ sizes: RunSizes) throws(GenerationError) -> MemoryPlan {
+        var arena = Arena.measuring()
+        let buffers = memory(sizes, &arena).plan
+        let packed = packedByteCount(sizes)
+        let scratch = Operators.scratchByteCount(threads: options.threads, packedBytes: packed)
+        // The decoder's weights join those of the transformer, which stay for the next picture.
+        let fixed =
+            arena.byteCount + scratch + MemoryPlan.programByteCount
+            + autoencoderFiles.decoderByteCount
+
+        let order = transformer.order(arithmetic.transformer)
+        let earlier = max(
+            encoder.order(arithmetic.textEncoder).minimumByteCount,
+            transformer.textFusion.order(arithmetic.textFusion, transformerFiles.checkpoint)
+                .minimumByteCount
+        )
+        let least = max(order.minimumByteCount, earlier)
+        let ceiling = options.memoryByteCount ?? Engine.availableMemory / 5 * 4
+        if let limit = options.memoryByteCount, fixed + least > limit {
+            let mebibytes = (fixed + least + (1 << 20) - 1) >> 20
+            throw .request(
+                "a memory limit of \(limit >> 20) MiB: this run needs at least \(mebibytes) MiB"
+            )
+        }
+        let plan = MatrixSupply.Plan(
+            order: order,
+            budget: max(order.minimumByteCount, ceiling - fixed)
+        )
+        return MemoryPlan(
+            buffers: buffers,
+            arena: arena.byteCount,
+            scratch: scratch,
+            packed: packed,
+            weights: max(earlier, plan.residentByteCount),
+            transformer: plan
+        )
+    }
+
+    /// Bytes that the keys and values of one head take where attention packs them.
+    private func packedByteCount(_ sizes: RunSizes) -> Int {
+        let decoder = autoencoderFiles.config
+        let rows = (sizes.textTokens.max() ?? 0) + sizes.packing.tokens
+        return max(
+            Operators.packedByteCount(keys: rows, headSize: transformer.config.headSize),
+            Operators.packedByteCount(
+                keys: 4 * sizes.packing.tokens,
+                headSize: decoder.middleChannels
+            )
+        )
+    }
+}
