@@ -4,6 +4,7 @@ extension Kernels {
     /// Multiplications and additions of one round of `Operators.saturate`, on one thread.
     ///
     /// - Parameter arithmetic: One that the kernels support.
+    /// - Returns: Their number.
     package func operationsPerRound(_ arithmetic: Arithmetic) -> Int {
         let products = table.products(arithmetic)
         return 2 * products.row_panel * products.column_panel * products.group

@@ -81,6 +81,6 @@ extension ArithmeticPolicy {
     /// The narrowest arithmetic that it has for any of a network's matrices.
     fileprivate func precision(of matrices: [WeightMatrix]) -> Precision {
         let used = matrices.map { quantizes($0) ? .int8 : arithmetic(for: $0) }
-        return used.contains(.int8) ? .int8 : used.contains(.bfloat16) ? .bfloat16 : .float32
+        return Precision([.int8, .bfloat16].first(where: used.contains) ?? .float32)
     }
 }

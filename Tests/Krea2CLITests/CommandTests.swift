@@ -48,7 +48,7 @@ struct CommandTests {
 
     /// A subcommand or an option that is not built does not exist.
     @Test(arguments: [
-        "bench", "verify", "convert", "lora", "style", "moodboard", "expand", "batch", "serve",
+        "verify", "lora", "style", "moodboard", "expand", "batch", "serve",
         "Generate", "", "-x", "--generate",
     ])
     func unknownCommandsAreRefused(_ name: String) {
@@ -59,7 +59,7 @@ struct CommandTests {
     }
 
     @Test(arguments: [
-        ["help", "bench"], ["help", "info", "x"], ["info", "x"], ["info", "--colour"],
+        ["help", "verify"], ["help", "info", "x"], ["info", "x"], ["info", "--colour"],
         ["models"], ["models", "delete"], ["models", "list", "x"], ["inspect"], ["completion"],
         ["completion", "tcsh"], ["generate"], ["generate", "a", "b"],
         ["generate", "a", "-p", "b"], ["generate", "a", "--cfg"],

@@ -9,7 +9,10 @@ struct EngineTests {
     }
 
     @Test(arguments: [
-        ("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz:  fast \nmodel name\t: Other", "Some CPU @ 2 GHz: fast"),
+        (
+            "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz:  fast \nmodel name\t: Other",
+            "Some CPU @ 2 GHz: fast"
+        ),
         ("model name\t: ", nil), ("model name", nil), ("", nil), ("CPU part\t: 0xd0c\n", nil),
     ])
     func readsTheProcessorsName(_ facts: String, name: String?) {

@@ -61,9 +61,9 @@ extension Calibration {
     ///
     /// - Parameters:
     ///   - threads: Threads to compute with, 1 or more.
-    ///   - weights: Files whose disk is measured: a safetensors file, an index or a folder; nil to
-    ///     write a file of 64 MiB for that.
-    ///   - folder: Where that file goes; nil for no measurement of the disk.
+    ///   - weights: Files whose disk is measured: a safetensors file, an index or a folder.
+    ///   - folder: Where a file of 64 MiB is written instead if those are none or smaller; nil for
+    ///     no measurement of the disk then.
     /// - Returns: The speeds; that of the disk is nil where it could not be measured.
     /// - Throws: `.request` when the environment names unknown kernels.
     public static func measure(
@@ -74,7 +74,7 @@ extension Calibration {
         let kernels = try Engine.kernels()
         let rates = MachineRates(kernels: kernels, threads: max(1, threads))
         let speeds = ComputeWork.Kind.allCases.flatMap { kind in
-            rates.precisions(kind).map {
+            MachineRates.precisions(kind, kernels).map {
                 Speed(kind: kind, precision: $0, operationsPerSecond: rates.speed(kind, $0))
             }
         }
@@ -102,7 +102,7 @@ extension Calibration {
     /// The rate of the disk; nil where it cannot be measured, which leaves plans without it.
     private static func diskRate(reading weights: String?, orWritingTo folder: String?) -> Double? {
         do throws(CheckpointError) {
-            if let weights { return try DiskRate.measure(reading: weights) }
+            if let weights, let rate = try DiskRate.measure(reading: weights) { return rate }
             guard let folder else { return nil }
             return try DiskRate.measure(in: folder)
         } catch {

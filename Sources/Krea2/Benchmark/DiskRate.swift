@@ -8,16 +8,17 @@ enum DiskRate {
     private static let duration = Duration.milliseconds(250)
     /// Most bytes that are read.
     private static let mostBytes = 1 << 30
-    /// Bytes of the file that is written where there is no model to read.
-    private static let fileBytes = 64 << 20
+    /// Bytes that a measurement needs, and those of the file that is written where there are fewer.
+    static let leastBytes = 64 << 20
 
     /// Reads the beginning of a checkpoint's files.
     ///
     /// - Parameter path: A safetensors file, an index of shards, or a folder with either.
-    /// - Returns: Bytes a second; nil where there are no elements.
+    /// - Returns: Bytes a second; nil where there are not enough.
     /// - Throws: Why it cannot be read.
     static func measure(reading path: String) throws(CheckpointError) -> Double? {
         let checkpoint = try Checkpoint(path: path)
+        guard checkpoint.byteCount >= leastBytes else { return nil }
         let inOrder = checkpoint.files.flatMap { file in
             file.tensors.filter { $0.value.isAligned && !$0.value.range.isEmpty }
                 .sorted { $0.value.range.lowerBound < $1.value.range.lowerBound }
@@ -55,10 +56,13 @@ enum DiskRate {
     /// - Throws: Why it cannot be written or read.
     static func measure(in folder: String) throws(CheckpointError) -> Double? {
         try makeFolder(folder)
-        let path = PathText.inside(folder, ".disk-rate-\(ProcessInfo.processInfo.processIdentifier)")
+        let path = PathText.inside(
+            folder,
+            ".disk-rate-\(ProcessInfo.processInfo.processIdentifier)"
+        )
         var writer = SafetensorsWriter()
         for piece in 0..<8 {
-            writer.add("\(piece)", Tensor(zeros: [fileBytes / 8 / MemoryLayout<Float>.size]))
+            writer.add("\(piece)", Tensor(zeros: [leastBytes / 8 / MemoryLayout<Float>.size]))
         }
         try writer.write(to: path, overwriting: true)
         // What stays behind if this fails is small, and is written over some day.

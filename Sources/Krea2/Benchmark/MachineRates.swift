@@ -32,8 +32,8 @@ final class MachineRates {
         )
     }
 
-    /// The arithmetics that the kernels have for a kind of work.
-    func precisions(_ kind: ComputeWork.Kind) -> [Precision] {
+    /// The arithmetics that kernels have for a kind of work.
+    static func precisions(_ kind: ComputeWork.Kind, _ kernels: Kernels) -> [Precision] {
         let all: [Precision] =
             kind == .linear ? [.float32, .bfloat16, .int8] : [.float32, .bfloat16]
         return all.filter { kernels.supports($0.arithmetic) }
@@ -59,13 +59,12 @@ final class MachineRates {
 
     /// Bytes that all threads together read from memory in a second.
     func memory() -> Double {
-        rate(from: buffer.rows / 16, to: buffer.rows) { count in
+        // Larger than caches, and written before, since untouched pages are all the same one.
+        let buffer = values.tensor([64 << 20])
+        return rate(from: buffer.rows / 16, to: buffer.rows) { count in
             operators.isFinite(buffer.rows(0..<count)) ? Double(4 * count) : 0
         }
     }
-
-    /// Larger than caches, and written before, since untouched pages are all the same one.
-    private lazy var buffer = values.tensor([64 << 20])
 
     // MARK: Kinds of work
 
