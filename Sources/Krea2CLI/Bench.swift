@@ -141,13 +141,24 @@ extension Bench {
         var writer = BenchWriter(settings.format, console)
         for set in sets {
             note("\(set.group.rawValue), \(set.title)", settings, console)
+            var lastNote = console.now()
             let results = try mappingErrors { () throws(GenerationError) in
-                try benchmark.run(set)
+                try benchmark.run(set) { round, item in
+                    guard console.now() - lastNote >= noteInterval else { return }
+                    lastNote = console.now()
+                    let round =
+                        round == 0 ? "warming up" : "round \(round) of \(settings.repetitions)"
+                    let precision = item.precision.map { ", \($0.rawValue)" } ?? ""
+                    note("\(round): \(item.subject), \(item.shape)\(precision)", settings, console)
+                }
             }
             for result in results { try writer.write(BenchRow(result)) }
         }
         try writer.finish()
     }
+
+    /// Where the rows take long, what is going on is told so often.
+    private static let noteInterval = Duration.seconds(10)
 
     private static func sets(
         _ group: BenchmarkGroup,

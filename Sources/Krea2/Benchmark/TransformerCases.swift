@@ -218,7 +218,12 @@ private struct TransformerTrials {
         let config = transformer.config
         var measuring = Arena.measuring()
         _ = variant.buffers(config, &measuring)
-        let budget = try scope.weightBudget(order, otherBytes: measuring.byteCount, variant)
+        let budget = try scope.weightBudget(
+            order,
+            otherBytes: measuring.byteCount,
+            headSize: config.headSize,
+            variant
+        )
         var arena = Arena(Storage(byteCount: measuring.byteCount))
         let buffers = variant.buffers(config, &arena)
         buffers.image.copy(from: values.tensor(buffers.image.shape))
@@ -305,11 +310,15 @@ extension BenchmarkScope {
     fileprivate func weightBudget(
         _ order: MatrixSupply.Order,
         otherBytes: Int,
+        headSize: Int,
         _ variant: TransformerVariant
     ) throws(GenerationError) -> Int {
         let fixed =
             otherBytes + MemoryPlan.programByteCount
-            + Operators.scratchByteCount(threads: variant.threads)
+            + Operators.scratchByteCount(
+                threads: variant.threads,
+                packedBytes: packedBytes(headSize: headSize)
+            )
         let least = order.minimumByteCount
         if let memoryByteCount, fixed + least > memoryByteCount {
             let mebibytes = (fixed + least + (1 << 20) - 1) >> 20
