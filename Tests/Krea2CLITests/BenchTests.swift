@@ -147,7 +147,7 @@ struct BenchTests {
     @Test(arguments: [
         ("block", ["block 0 of 2"]), ("te", ["6 of 7 layers"]), ("dit", ["2 blocks"]),
         ("vae", ["decoder"]), ("load", ["open the transformer", "read the transformer"]),
-        ("e2e", ["2 blocks, steps 1"]),
+        ("e2e", ["2 blocks, 1 step"]),
     ])
     func everyGroupRunsOnAModel(_ group: String, subjects: [String]) throws {
         let found = try rows([group, "-m", fixtureModel, "--steps", "1"] + small)

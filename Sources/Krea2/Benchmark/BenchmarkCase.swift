@@ -181,3 +181,8 @@ extension [Double] {
         return (sorted[last / 2] + sorted[(last + 1) / 2]) / 2
     }
 }
+
+/// Such as "1 block" or "28 blocks".
+func counted(_ count: Int, _ thing: String) -> String {
+    "\(count) \(thing)\(count == 1 ? "" : "s")"
+}

@@ -94,7 +94,7 @@ extension BenchmarkSet {
         let blocks = pipeline.transformer.config.blocks
         return BenchmarkCase(
             .e2e,
-            "\(blocks) blocks, steps \(resolved.steps)",
+            "\(counted(blocks, "block")), \(counted(resolved.steps, "step"))",
             shape: "\(resolved.width)x\(resolved.height), \(resolved.promptTokens) text tokens",
             weights: pipeline.transformer.blockStorage,
             precision: resolved.precision,

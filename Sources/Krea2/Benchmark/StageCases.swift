@@ -90,7 +90,7 @@ extension BenchmarkSet {
         BenchmarkCase(
             .load,
             "open the transformer",
-            shape: "\(transformer.config.blocks) blocks",
+            shape: counted(transformer.config.blocks, "block"),
             weights: transformer.blockStorage,
             precision: nil,
             threads: 1
@@ -218,7 +218,7 @@ private struct StageTrials {
         let operators = operators(variant, arithmetic.textEncoder, packedBytes: 0)
         return BenchmarkCase(
             .te,
-            "\(layers) of \(config.layers) layers",
+            "\(layers) of \(counted(config.layers, "layer"))",
             shape: "\(tokens) tokens",
             weights: types.joined(separator: " "),
             precision: arithmetic.textEncoderPrecision,

@@ -196,13 +196,13 @@ private struct TransformerTrials {
             let order = transformer.order(variant.arithmetic.transformer)
             return BenchmarkCase(
                 .dit,
-                "\(transformer.config.blocks) blocks",
+                counted(transformer.config.blocks, "block"),
                 shape: variant.shape,
                 weights: transformer.blockStorage,
                 precision: variant.arithmetic.effective,
                 threads: variant.threads,
                 work: work(variant, blocks: transformer.config.blocks),
-                weightBytes: order.byteCount,
+                weightBytes: order.keptByteCount,
                 warmsUp: false
             ) { () throws(GenerationError) in try evaluate(variant, order) }
         }
