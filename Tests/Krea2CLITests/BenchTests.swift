@@ -160,14 +160,14 @@ struct BenchTests {
         }
     }
 
-    @Test func arithmeticsThatComeToTheSameAreOneRow() throws {
-        for group in ["block", "dit", "vae", "e2e"] {
-            let arguments = [group, "-m", fixtureModel, "--steps", "1", "--precision", "f32,auto"]
-            let found = try rows(arguments + small)
-            // The fixture is float32; the decoder's own choice is what released models have.
-            let isDecoder = group == "vae" && Set(values("precision", found)).count == 2
-            #expect(found.count == (isDecoder ? 2 : 1), "\(group)")
-        }
+    /// The fixture's transformer is float32, its text encoder bfloat16.
+    @Test(arguments: [
+        ("block", "f32,auto"), ("te", "bf16,int8,auto"), ("dit", "f32,auto"),
+        ("vae", "bf16,int8,auto"), ("e2e", "f32,auto"),
+    ])
+    func arithmeticsThatComeToTheSameAreOneRow(_ group: String, precisions: String) throws {
+        let arguments = [group, "-m", fixtureModel, "--steps", "1", "--precision", precisions]
+        #expect(try rows(arguments + small).count == 1)
     }
 
     @Test func withAModelMoreGroupsAreUsual() throws {
