@@ -5,26 +5,39 @@ enum BenchCalibration {
     /// Measures for each number of threads.
     static func run(_ settings: BenchSettings, _ console: Console) throws(Failure) {
         Interruption.listen()
-        let discovery = ModelDiscovery(environment: console.environment, disk: .real)
-        let model =
-            settings.model == nil ? discovery.all().first : try discovery.resolve(settings.model)
-        let weights = try model.map { model throws(Failure) in
-            try Bench.mappingErrors { () throws(GenerationError) in
-                try BenchmarkModel(model.path, searchFolders: discovery.searchFolders)
-                    .transformerPath()
-            }
-        }
+        let weights = try weights(settings, console)
         var reports: [CalibrationReport] = []
         for threads in settings.threads {
             let (calibration, path) = try StoredCalibration.measured(
                 threads: threads,
                 weights: weights,
-                console
+                console,
+                of: "bench"
             ) { if !settings.isQuiet { console.note("krea2: " + $0.escapingControls) } }
             reports.append(CalibrationReport(calibration, path: path))
             if Interruption.isRequested { throw Interruption.failure }
         }
         try print(reports, settings.format, console)
+    }
+
+    /// The files on the disk that is measured: those of the model that is named or, if there is one,
+    /// of the first that is found.
+    private static func weights(
+        _ settings: BenchSettings,
+        _ console: Console
+    ) throws(Failure) -> String? {
+        let discovery = ModelDiscovery(environment: console.environment, disk: .real)
+        let model =
+            settings.model == nil ? discovery.all().first : try discovery.resolve(settings.model)
+        guard let model else { return nil }
+        do throws(GenerationError) {
+            return try BenchmarkModel(model.path, searchFolders: discovery.searchFolders)
+                .transformerPath()
+        } catch {
+            // Nobody has named this model; what is wrong with it does not matter here.
+            if settings.model == nil { return nil }
+            throw Failure(error, of: "bench")
+        }
     }
 
     private static func print(

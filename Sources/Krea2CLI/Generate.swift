@@ -202,6 +202,7 @@ extension Generate {
             threads: threads(settings),
             weights: pipeline.summary.parts.first { $0.name == "transformer" }?.path,
             console,
+            of: "generate",
             tell: reporter.message
         )
         return PlanReport(plan, resolved, calibration)

@@ -22,6 +22,7 @@ enum StoredCalibration {
     ///   - threads: Threads to compute with.
     ///   - weights: Files on the disk whose speed matters.
     ///   - console: Where the environment comes from.
+    ///   - command: Whose help errors point to.
     ///   - tell: Receives remarks for the user.
     /// - Returns: The calibration; one that cannot be stored is as good.
     /// - Throws: Exit code 64 when the environment names unknown kernels.
@@ -29,6 +30,7 @@ enum StoredCalibration {
         threads: Int,
         weights: String?,
         _ console: Console,
+        of command: String,
         tell: (String) -> Void
     ) throws(Failure) -> Calibration {
         let store = folder(console.environment).map(CalibrationStore.init)
@@ -36,9 +38,15 @@ enum StoredCalibration {
             let key = try Calibration.currentKey(threads: threads)
             if let stored = store?.load(key) { return stored }
         } catch {
-            throw Failure(error)
+            throw Failure(error, of: command)
         }
-        return try measured(threads: threads, weights: weights, console, tell: tell).calibration
+        return try measured(
+            threads: threads,
+            weights: weights,
+            console,
+            of: command,
+            tell: tell
+        ).calibration
     }
 
     /// A new calibration, and where it is stored.
@@ -47,6 +55,7 @@ enum StoredCalibration {
     ///   - threads: Threads to compute with.
     ///   - weights: Files on the disk whose speed matters; nil to write one for that.
     ///   - console: Where the environment comes from.
+    ///   - command: Whose help errors point to.
     ///   - tell: Receives remarks for the user.
     /// - Returns: The calibration and its file; no path where it cannot be stored.
     /// - Throws: Exit code 64 when the environment names unknown kernels.
@@ -54,6 +63,7 @@ enum StoredCalibration {
         threads: Int,
         weights: String?,
         _ console: Console,
+        of command: String,
         tell: (String) -> Void
     ) throws(Failure) -> (calibration: Calibration, path: String?) {
         tell("measuring this machine with threads \(threads), about a second")
@@ -66,7 +76,7 @@ enum StoredCalibration {
                 orWritingTo: store?.folder
             )
         } catch {
-            throw Failure(error)
+            throw Failure(error, of: command)
         }
         guard let store else {
             tell("the calibration is not kept: neither XDG_CACHE_HOME nor HOME names a folder")

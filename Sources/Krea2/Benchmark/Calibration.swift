@@ -103,6 +103,10 @@ extension Calibration {
     private static func diskRate(reading weights: String?, orWritingTo folder: String?) -> Double? {
         do throws(CheckpointError) {
             if let weights, let rate = try DiskRate.measure(reading: weights) { return rate }
+        } catch {
+            // What is wrong with the files shows when they are opened.
+        }
+        do throws(CheckpointError) {
             guard let folder else { return nil }
             return try DiskRate.measure(in: folder)
         } catch {
