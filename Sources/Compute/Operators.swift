@@ -118,14 +118,19 @@ struct Workspace {
         UnsafeMutableRawPointer(lanes).assumingMemoryBound(to: Float.self)
     }
 
-    /// Most rows and columns of a tile.
-    static let (tileRows, tileColumns) = (840, 256)
+    /// Most rows and columns of a tile: its sums and a block of its rows stay in the second-level
+    /// cache, and unpacking weights is worth it.
+    static let (tileRows, tileColumns) = (528, 256)
     /// Floats from row to row of a tile: columns in whole panels, and some so that rows do not
     /// compete for the same sets of the cache.
     static let tileStride = tileColumns + 32 + 16
 
     private static let rowFloats = 12 * Operators.longestRow
-    static let sumCount = (tileRows + 12) * tileStride
+    /// The sums of a tile, or of the pixels that a convolution takes at once.
+    static let sumCount = max(
+        (tileRows + 12) * tileStride,
+        (Int(convolution_pixels) + 8) * (Operators.largestHeadSize + 48)
+    )
     /// The most that attention wants; a block of weights and a convolution's taps take less.
     static let laneCount = max(
         (2 * Operators.largestHeadSize + Int(attention_keys)) * 192,

@@ -15,8 +15,8 @@ enum Convert {
             fp8_scaled and int8_convrot store the large matrices of the blocks in a byte an \
             element, with scales, in files that ComfyUI reads; norms, modulation, biases, \
             embeddings, first and last layers stay as they are. bf16 and f16 concern the same \
-            matrices, and the embeddings and vision tower of a text encoder; f32 all tensors. What \
-            is quantised already is dequantised first.
+            matrices, and the embeddings and vision tower of a text encoder; f32 all tensors. \
+            What is quantised in another form is dequantised first.
 
             The file is written tensor by tensor as PATH.krea2-partial and gets its name when it \
             is complete. A run that was stopped returns 75; the same command goes on where it was, \

@@ -48,7 +48,7 @@ extension ConvertSettings {
             short: "o",
             value: "PATH",
             completion: .files,
-            help: "the new safetensors file; in a folder, the name that ComfyUI's users give it"
+            help: "the new safetensors file, or a folder, where it gets a name as in ComfyUI"
         ) { (settings, path) throws(ValueError) in settings.output = try .path(path) },
         Option(
             "part",

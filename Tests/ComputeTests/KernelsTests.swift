@@ -1,6 +1,8 @@
-import Compute
+import CKernels
 import Tensors
 import Testing
+
+@testable import Compute
 
 struct KernelsTests {
     @Test func listsEveryImplementationFastestFirst() {
@@ -15,6 +17,25 @@ struct KernelsTests {
         #endif
         #expect(Kernels.allNames.first { Kernels(named: $0) != nil } == Kernels.best.name)
     }
+
+    #if arch(x86_64)
+        /// Processors that this machine need not be, by what they have.
+        @Test(arguments: [
+            ("before 2013", [], "generic"), ("Haswell, Zen", [cpu_avx2], "avx2"),
+            ("Alder Lake", [cpu_avx2, cpu_avxvnni], "avxvnni"),
+            ("Skylake-X", [cpu_avx2, cpu_avx512], "avx512"),
+            ("Cascade Lake", [cpu_avx2, cpu_avx512, cpu_avx512vnni], "avx512vnni"),
+            (
+                "Cooper Lake, Zen 4", [cpu_avx2, cpu_avx512, cpu_avx512vnni, cpu_avx512bf16],
+                "avx512bf16"
+            ), ("BF16 without the rest", [cpu_avx2, cpu_avx512bf16], "avx2"),
+            ("VNNI without AVX-512", [cpu_avx512vnni], "generic"),
+        ])
+        func choosesByTheProcessor(processor: String, features: [Int], level: String) {
+            let table = kernels_best_with(features.reduce(0) { $0 | UInt32($1) })
+            #expect(String(cString: table.pointee.name) == level, "\(processor)")
+        }
+    #endif
 
     @Test func refusesUnknownNames() {
         #expect(Kernels(named: "avx1024") == nil)

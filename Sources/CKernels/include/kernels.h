@@ -280,14 +280,28 @@ typedef struct __attribute__((swift_attr("@Sendable"))) {
 } kernel_table;
 
 /// Lanes of k that are packed together.
-enum { lane_block = 256 };
+enum { lane_block = 192 };
 /// Most pixels one `convolution_task` may have.
 enum { convolution_pixels = 192 };
 /// Keys whose scores `attend` holds at once.
 enum { attention_keys = 128 };
 
+/// What the choice of a table depends on.
+enum {
+    /// AVX2, FMA and F16C.
+    cpu_avx2 = 1 << 0,
+    cpu_avxvnni = 1 << 1,
+    /// AVX-512 F, BW, VL and DQ.
+    cpu_avx512 = 1 << 2,
+    cpu_avx512vnni = 1 << 3,
+    cpu_avx512bf16 = 1 << 4,
+};
+
 /// The fastest table this CPU can run; the same pointer on every call.
 const kernel_table *kernels_best(void);
+
+/// The fastest table for a CPU with these features, which need not be this one.
+const kernel_table *kernels_best_with(uint32_t features);
 
 /// The table called `name`, or NULL where this build or this CPU lacks it.
 const kernel_table *_Nullable kernels_named(const char *name);

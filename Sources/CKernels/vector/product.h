@@ -124,15 +124,23 @@ INLINE void NAMED(tile)(float *sums, size_t stride, const uint32_t *rows, const 
 }
 
 static void NAMED(multiply)(const product_task *t, uint32_t *workspace) {
-    size_t lanes = (t->k + GROUP - 1) / GROUP;
+    size_t lanes = (t->k + GROUP - 1) / GROUP, panels = t->end_panel - t->first_panel;
+    size_t tiles = (t->columns + column_panel - 1) / column_panel * panels;
     for (size_t block = 0; block < lanes; block += lane_block) {
         size_t count = smaller(lane_block, lanes - block);
         bool add = t->accumulate || block > 0;
         NAMED(pack_block)(workspace, t, block, count);
+        weight_ahead ahead = {t, (block + count) * GROUP, lane_block * GROUP, tiles, 0, 0};
         for (size_t column = 0; column < t->columns; column += column_panel) {
             const uint32_t *rows = t->packed + (block * t->panels + t->first_panel * count) * ROWS;
             float *sums = (float *)t->sums + column;
-            for (size_t panel = t->first_panel; panel < t->end_panel; panel++) {
+            for (size_t panel = 0; panel < panels; panel++) {
+                fetch_weights(&ahead);
+                // The sums of the next tile, which the processor would not guess.
+                if (panel + 1 < panels)
+                    for (size_t i = ROWS; i < 2 * ROWS; i++)
+                        for (size_t j = 0; j < column_panel; j += 16)
+                            __builtin_prefetch(sums + i * t->stride + j, 1, 3);
                 NAMED(tile)(sums, t->stride, rows, workspace + column * count, count, add);
                 rows += count * ROWS;
                 sums += ROWS * t->stride;

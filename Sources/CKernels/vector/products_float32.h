@@ -9,6 +9,29 @@ INLINE const char *weight_at(const product_task *t, weight_type type, size_t col
     return (const char *)t->w + (column * t->w_stride + element) * weight_size(type);
 }
 
+/// The next block of weights, which is fetched into the cache while the last one is multiplied.
+typedef struct {
+    const product_task *task;
+    /// Elements of each row: the first one, and how many there are at most.
+    size_t first, count;
+    /// Tiles that the last block takes, and those that are done.
+    size_t tiles, tile;
+    /// Rows of weights that are fetched.
+    size_t row;
+} weight_ahead;
+
+/// Fetches the share of a tile.
+INLINE void fetch_weights(weight_ahead *a) {
+    const product_task *t = a->task;
+    if (a->first >= t->k) return;
+    a->tile++;
+    size_t bytes = smaller(a->count, t->k - a->first) * weight_size(t->w_type);
+    for (; a->row * a->tiles < a->tile * t->columns; a->row++) {
+        const char *p = weight_at(t, t->w_type, a->row, a->first);
+        for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+    }
+}
+
 INLINE void float32_measure(float *factors, const float *x, size_t stride, size_t rows, size_t k,
                             quantized_row *quantized) {
     (void)factors, (void)x, (void)stride, (void)rows, (void)k, (void)quantized;

@@ -6,7 +6,7 @@ import Tensors
 /// Quantised forms concern the large matrices of the blocks, as in the files that ComfyUI reads:
 /// 256 of the transformer, 252 of the text encoder. All else keeps its type. The other types are
 /// those of matrices and, of the text encoder, of embeddings and the vision tower; float32 is that
-/// of everything. What is quantised already is dequantised first.
+/// of everything. What is quantised in another form is dequantised first.
 public struct Conversion: Sendable {
     /// What is converted.
     public let part: ConversionPart

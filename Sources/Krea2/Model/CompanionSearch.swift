@@ -21,7 +21,7 @@ extension CompanionSearch {
     /// The folder `text_encoder/`, or the best file in `text_encoders/`.
     ///
     /// - Parameter option: How a user names another one, for errors.
-    /// - Returns: A path that leads to something.
+    /// - Returns: Its path.
     /// - Throws: `.model` when there is none; `.request` when several files are equally good.
     func textEncoder(
         option: String = "--text-encoder PATH"

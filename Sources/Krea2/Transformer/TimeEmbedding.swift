@@ -4,32 +4,54 @@ import Glibc
 import Tensors
 
 /// Makes the modulation of all blocks from the noise level.
-struct TimeEmbedding: MatrixGroup {
+struct TimeEmbedding {
     let config: TransformerConfig
-    private(set) var hidden: WeightMatrix
+    let layers: TimeLayers
     let hiddenBias: Tensor
-    private(set) var output: WeightMatrix
     let outputBias: Tensor
-    private(set) var projection: WeightMatrix
+    /// One matrix of `[6 · width, width]` in the file, as large as a whole block of attention; its
+    /// sixths are in memory one after the other.
+    let projection: [TimeProjection]
     let projectionBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
         self.config = config
         let width = config.width
-        hidden = weights.matrix("tmlp.0.weight", width, config.timeWidth)
+        layers = TimeLayers(
+            hidden: weights.matrix("tmlp.0.weight", width, config.timeWidth),
+            output: weights.matrix("tmlp.2.weight", width, width)
+        )
         hiddenBias = weights.small("tmlp.0.bias", width)
-        output = weights.matrix("tmlp.2.weight", width, width)
         outputBias = weights.small("tmlp.2.bias", width)
-        projection = weights.matrix("tproj.1.weight", 6 * width, width)
+        let all = weights.matrix("tproj.1.weight", 6 * width, width)
+        projection = (0..<6).map { TimeProjection(matrix: all.rows($0 * width..<($0 + 1) * width)) }
         projectionBias = weights.small("tproj.1.bias", 6 * width)
     }
 
-    var matrices: [WeightMatrix] { [hidden, output, projection] }
+    /// The matrices in the order of their use.
+    var groups: [[WeightMatrix]] { [layers.matrices] + projection.map(\.matrices) }
+}
 
-    func replacing(_ matrices: [WeightMatrix]) -> TimeEmbedding {
-        var copy = self
-        (copy.hidden, copy.output, copy.projection) = (matrices[0], matrices[1], matrices[2])
-        return copy
+/// The two layers that embed the time.
+struct TimeLayers: MatrixGroup {
+    let hidden: WeightMatrix
+    let output: WeightMatrix
+
+    var matrices: [WeightMatrix] { [hidden, output] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TimeLayers {
+        TimeLayers(hidden: matrices[0], output: matrices[1])
+    }
+}
+
+/// A part of the projection to the blocks' modulation: one scale, shift or gate.
+struct TimeProjection: MatrixGroup {
+    let matrix: WeightMatrix
+
+    var matrices: [WeightMatrix] { [matrix] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> TimeProjection {
+        TimeProjection(matrix: matrices[0])
     }
 }
 
@@ -68,16 +90,34 @@ extension TimeEmbedding {
     ///
     /// - Parameters:
     ///   - time: Noise level from 0 to 1.
+    ///   - supply: The matrices, in the order of `groups`.
     ///   - scratch: Receives `embedding` and `projection`.
     ///   - operators: The arithmetic; float32 is in place, since angles are large.
-    func forward(_ time: Float, scratch: TimeScratch, operators: Operators) {
+    /// - Throws: What `supply` finds.
+    func forward(
+        _ time: Float,
+        supply: MatrixSupply,
+        scratch: TimeScratch,
+        operators: Operators
+    ) throws(GenerationError) {
         scratch.sinusoid.write(Self.sinusoid(time: time, width: config.timeWidth))
-        operators.linear(scratch.sinusoid, hidden, bias: hiddenBias, into: scratch.hidden)
+        let layers = try supply.load(layers)
+        operators.linear(scratch.sinusoid, layers.hidden, bias: hiddenBias, into: scratch.hidden)
         operators.geluTanh(scratch.hidden)
-        operators.linear(scratch.hidden, output, bias: outputBias, into: scratch.embedding)
+        operators.linear(scratch.hidden, layers.output, bias: outputBias, into: scratch.embedding)
+        supply.release()
 
         scratch.hidden.copy(from: scratch.embedding)
         operators.geluTanh(scratch.hidden)
-        operators.linear(scratch.hidden, projection, bias: projectionBias, into: scratch.projection)
+        for (part, projection) in projection.enumerated() {
+            let columns = part * config.width..<(part + 1) * config.width
+            operators.linear(
+                scratch.hidden,
+                try supply.load(projection).matrix,
+                bias: projectionBias.rows(columns),
+                into: scratch.projection.reshaped(6, config.width).rows(part..<part + 1)
+            )
+            supply.release()
+        }
     }
 }

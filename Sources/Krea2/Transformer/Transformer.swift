@@ -117,7 +117,7 @@ extension Transformer {
     /// The matrices in the order in which an evaluation uses them.
     func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
         MatrixSupply.Order(
-            groups: [time.matrices] + blocks.flatMap(\.matrixGroups),
+            groups: time.groups + blocks.flatMap(\.matrixGroups),
             checkpoint: checkpoint,
             policy: policy
         )
@@ -182,8 +182,7 @@ extension Transformer {
         // No one reads what the last block would make of the text.
         let imageRows = BlockRows(sequences, wanted: images, rotary: rotary)
 
-        try supply.load(self.time).forward(time, scratch: scratch.time, operators: exact)
-        supply.release()
+        try self.time.forward(time, supply: supply, scratch: scratch.time, operators: exact)
         for (index, block) in blocks.enumerated() {
             let isLast = index == blocks.count - 1 && observe == nil
             try forward(block, x, isLast ? imageRows : rows, supply, scratch, operators)
