@@ -74,7 +74,7 @@ let package = Package(
 
         .executableTarget(
             name: "float32-benchmark",
-            dependencies: ["COpenBLAS", "Compute", "Krea2", "Tensors"],
+            dependencies: ["COpenBLAS", "Compute", "Tensors"],
             path: "Benchmarks/Float32",
             swiftSettings: swift
         ),

@@ -38,19 +38,11 @@ func compareLinear(_ operators: Operators, rows: Int, type: ElementType, repetit
 }
 
 /// One line: our operations per second and those of OpenBLAS.
-func report(_ name: String, _ speeds: [Double]) {
+private func report(_ name: String, _ speeds: [Double]) {
     let ours = (speeds[0] * 1e-9).text(8)
     let theirs = (speeds[1] * 1e-9).text(6)
     let ratio = (speeds[0] / speeds[1]).text(5, digits: 3)
     print("\(name.padded(42)) \(ours) GFLOP/s, OpenBLAS \(theirs) GFLOP/s, ratio \(ratio)")
-}
-
-/// Median seconds of OpenBLAS alone for one matrix with float32 weights.
-func openBLASSeconds(_ matrices: BlockMatrices, _ rows: Int, _ repetitions: Int) -> Double {
-    let x = randomTensor([rows, matrices.k])
-    let weight = randomTensor([matrices.columns, matrices.k])
-    let y = Tensor(zeros: [rows, matrices.columns])
-    return medianSeconds(repetitions, [{ OpenBLAS.linear(x, weight, into: y) }])[0]
 }
 
 private func compare(
@@ -83,7 +75,7 @@ private func compare(
 }
 
 /// A tensor of numbers between −1 and 1.
-func randomTensor(_ shape: [Int]) -> Tensor {
+private func randomTensor(_ shape: [Int]) -> Tensor {
     let tensor = Tensor(zeros: shape)
     var noise = Noise()
     let floats = tensor.floats

@@ -13,8 +13,9 @@ enum OpenBLAS {
     /// choose while the program is loaded, so only the environment before the start changes it. A
     /// lesser core in the environment is replaced: the comparison is with the best it can do.
     static func chooseCore() {
-        let cores = ["avx512": "SkylakeX", "avx2": "Haswell"]
-        guard let core = cores[Kernels.best.name] else { return }
+        let cores = [("avx512", "SkylakeX"), ("avx", "Haswell")]
+        let name = Kernels.best.name
+        guard let core = cores.first(where: { name.hasPrefix($0.0) })?.1 else { return }
         if let chosen = getenv(coreVariable), String(cString: chosen) == core { return }
         setenv(coreVariable, core, 1)
         execv("/proc/self/exe", CommandLine.unsafeArgv)

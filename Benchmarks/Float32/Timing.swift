@@ -33,7 +33,7 @@ extension Double {
     func text(_ width: Int, digits: Int = 1) -> String {
         let scale = digits == 1 ? 10.0 : 1000.0
         let whole = (self * scale).rounded() / scale
-        let text = digits == 0 ? String(Int(rounded())) : String(whole)
+        let text = String(whole)
         return String(repeating: " ", count: max(0, width - text.count)) + text
     }
 }

@@ -7,7 +7,13 @@
 #define VECTORS 2
 #define KEYS 4
 #define FUSED 0
+#if defined(__x86_64__)
+#define PIN(x) __asm__("" : "+x"(x))
+#elif defined(__aarch64__)
+#define PIN(x) __asm__("" : "+w"(x))
+#else
 #define PIN(x) (void)(x)
+#endif
 
 #include "vector/vector.h"
 

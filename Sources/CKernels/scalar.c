@@ -35,6 +35,11 @@ static void float32_multiply(const product_task *t, uint32_t *workspace) {
         }
 }
 
+static void float32_saturate(void *sums, uint32_t x, uint32_t w, size_t rounds) {
+    float *sum = sums;
+    for (size_t i = 0; i < rounds; i++) *sum += float_from_bits(x) * float_from_bits(w);
+}
+
 // MARK: Products in bfloat16
 
 static void bfloat16_pack_rows(uint32_t *packed, size_t panel, size_t panels, const float *x,
@@ -63,6 +68,14 @@ static void bfloat16_multiply(const product_task *t, uint32_t *workspace) {
             }
             *y = sum;
         }
+}
+
+static void bfloat16_saturate(void *sums, uint32_t x, uint32_t w, size_t rounds) {
+    float *sum = sums;
+    for (size_t i = 0; i < 2 * rounds; i++) {
+        int shift = i % 2 ? 16 : 0;
+        *sum += widened_bfloat((uint16_t)(x >> shift)) * widened_bfloat((uint16_t)(w >> shift));
+    }
 }
 
 // MARK: Products in int8
@@ -115,6 +128,16 @@ static void int8_multiply(const product_task *t, uint32_t *workspace) {
             }
             *y = sum;
         }
+}
+
+static void int8_saturate(void *sums, uint32_t x, uint32_t w, size_t rounds) {
+    int32_t *sum = sums;
+    for (size_t i = 0; i < 4 * rounds; i++) {
+        // Else the compiler would find the total without a loop.
+        __asm__("" : "+r"(x));
+        int shift = i % 4 * 8;
+        *sum += (int8_t)(x >> shift) * (uint8_t)(w >> shift);
+    }
 }
 
 // MARK: Convolution
@@ -355,6 +378,7 @@ static bool all_finite(const float *x, size_t count) {
         .group = elements,                          \
         .pack_rows = arithmetic##_pack_rows,        \
         .multiply = arithmetic##_multiply,          \
+        .saturate = arithmetic##_saturate,          \
     }
 PRODUCTS(float32, 1);
 PRODUCTS(bfloat16, 2);

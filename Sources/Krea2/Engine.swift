@@ -1,7 +1,6 @@
 import Compute
 import FoundationEssentials
 import Glibc
-import Tensors
 
 /// Facts about this build of the engine and the machine it runs on.
 public enum Engine {
@@ -68,33 +67,20 @@ public enum Engine {
         return bytes.flatMap { $0.overflow || $0.partialValue < 0 ? nil : $0.partialValue }
     }
 
-    /// Measures how fast linear layers are here and now, which takes a fraction of a second.
-    ///
-    /// Other stages are slower, and a machine that is busy or gets hot is too, so times estimated
-    /// from it are rather short.
-    ///
-    /// - Parameter threads: Threads to compute with, 1 or more.
-    /// - Returns: Multiplications and additions in float32 a second.
-    /// - Throws: `.request` when the environment names unknown kernels.
-    public static func measureSpeed(threads: Int) throws(GenerationError) -> Double {
-        let operators = Operators(kernels: try kernels(), threads: max(1, threads))
-        let (rows, width) = (256, 512)
-        // Numbers of usual size: zeros cost less power and denormal ones more time.
-        let values = (0..<width * width).map { Float($0 % 17) / 8 - 1 }
-        let weight = Tensor(values, shape: [width, width])
-        let x = Tensor(Array(values.prefix(rows * width)), shape: [rows, width])
-        let y = Tensor(zeros: [rows, width])
-        operators.linear(x, WeightMatrix(weight), into: y)
+    /// The name of the processor; nil where the system does not say.
+    public static var processor: String? {
+        text(of: "/proc/cpuinfo").flatMap { processor(in: $0) }
+    }
 
-        let clock = ContinuousClock()
-        let start = clock.now
-        var rounds = 0
-        repeat {
-            operators.linear(x, WeightMatrix(weight), into: y)
-            rounds += 1
-        } while clock.now - start < .milliseconds(100)
-        let operations = Double(2 * rows * width * width * rounds)
-        return operations / ((clock.now - start) / .seconds(1))
+    /// The name in a text such as that of `/proc/cpuinfo`: its first `model name`.
+    static func processor(in facts: String) -> String? {
+        for line in facts.split(separator: "\n") {
+            let pair = line.split(separator: ":", maxSplits: 1)
+            guard pair.count == 2, pair[0].hasPrefix("model name") else { continue }
+            let name = pair[1].split { $0.isWhitespace }.joined(separator: " ")
+            return name.isEmpty ? nil : name
+        }
+        return nil
     }
 
     /// The numbers in a list such as "0-3,8".

@@ -95,6 +95,27 @@ public struct GenerationPlan: Sendable {
         public let byteCount: Int
     }
 
+    /// What a stage computes and reads.
+    public struct Stage: Sendable {
+        /// "text encoder", "transformer" or "autoencoder".
+        public let name: String
+        /// How often it runs: once, in each step of each picture, for each picture.
+        public let repetitions: Int
+        /// What it computes each time.
+        public let work: ComputeWork
+        /// Bytes of weights that it goes through each time.
+        public let weightBytes: Int
+        /// Bytes that it reads from disk the first time.
+        public let firstReadBytes: Int
+        /// Bytes that it reads from disk each further time.
+        public let repeatedReadBytes: Int
+
+        /// Bytes that it reads in all.
+        public var diskBytes: Int { firstReadBytes + (repetitions - 1) * repeatedReadBytes }
+    }
+
+    /// The stages in order.
+    public let stages: [Stage]
     /// All buffers, stage after stage.
     public let buffers: [Buffer]
     /// Bytes of the arena and of the kernels' packing buffers.
@@ -107,11 +128,13 @@ public struct GenerationPlan: Sendable {
     public let programBytes: Int
     /// Bytes resident at most.
     public var peakBytes: Int { arenaBytes + residentWeightBytes + programBytes }
-    /// Bytes read from disk: every weight once, and in each step those of the transformer that do
-    /// not stay in memory.
-    public let diskBytes: Int
+    /// Bytes read from disk: every weight that is used once, and in each step those of the
+    /// transformer that do not stay in memory.
+    public var diskBytes: Int { stages.reduce(0) { $0 + $1.diskBytes } }
     /// Multiplications and additions of all stages.
-    public let floatingPointOperations: Double
+    public var floatingPointOperations: Double {
+        stages.reduce(0) { $0 + Double($1.repetitions) * $1.work.total }
+    }
 }
 
 /// How far a run is.

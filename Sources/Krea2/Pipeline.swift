@@ -190,6 +190,7 @@ extension Pipeline {
         let memory = try memoryPlan(sizes)
         let weights = zip(["text encoder", "transformer", "autoencoder"], summary.parts)
         return GenerationPlan(
+            stages: stages(resolved, workload(sizes), memory.transformer),
             buffers: memory.buffers.map {
                 GenerationPlan.Buffer(
                     stage: $0.stage,
@@ -201,22 +202,50 @@ extension Pipeline {
             arenaBytes: memory.arena + memory.scratch,
             weightBytes: weights.map { ($0, $1.byteCount) },
             residentWeightBytes: max(memory.weights, autoencoderFiles.decoderByteCount),
-            programBytes: MemoryPlan.programByteCount,
-            diskBytes: diskBytes(resolved, memory.transformer),
-            floatingPointOperations: workload(sizes).total(
-                steps: resolved.steps,
-                images: resolved.imageCount
-            )
+            programBytes: MemoryPlan.programByteCount
         )
     }
 
-    /// Bytes read from disk: the encoder and the autoencoder once, and of the transformer in each step
-    /// what does not stay in memory.
-    private func diskBytes(_ resolved: ResolvedRequest, _ matrices: MatrixSupply.Plan) -> Int {
-        let steps = resolved.imageCount * resolved.steps
-        return encoderFiles.whole.byteCount + transformerFiles.checkpoint.byteCount
-            + (steps - 1) * matrices.repeatedByteCount
-            + resolved.imageCount * autoencoderFiles.checkpoint.byteCount
+    /// What the stages compute and read: matrices of the text stage once, and of the transformer in
+    /// each step those that do not stay in memory.
+    private func stages(
+        _ resolved: ResolvedRequest,
+        _ workload: Workload,
+        _ matrices: MatrixSupply.Plan
+    ) -> [GenerationPlan.Stage] {
+        let fusion = transformer.textFusion.order(
+            arithmetic.textFusion,
+            transformerFiles.checkpoint
+        )
+        let text = encoder.order(arithmetic.textEncoder).byteCount + fusion.byteCount
+        func stage(
+            _ name: String,
+            _ repetitions: Int,
+            _ work: ComputeWork,
+            _ bytes: Int,
+            repeating: Int = 0
+        ) -> GenerationPlan.Stage {
+            GenerationPlan.Stage(
+                name: name,
+                repetitions: repetitions,
+                work: work,
+                weightBytes: bytes,
+                firstReadBytes: bytes,
+                repeatedReadBytes: repeating
+            )
+        }
+        let (images, decoder) = (resolved.imageCount, autoencoderFiles.checkpoint.byteCount)
+        return [
+            stage("text encoder", 1, workload.text, text),
+            stage(
+                "transformer",
+                resolved.steps * images,
+                workload.step,
+                matrices.order.byteCount,
+                repeating: matrices.repeatedByteCount
+            ),
+            stage("autoencoder", images, workload.decoding, decoder, repeating: decoder),
+        ]
     }
 
     private func runSizes(_ resolved: ResolvedRequest) -> RunSizes {
@@ -247,6 +276,7 @@ extension Pipeline {
         let packing = sizes.packing
         return Workload(
             sizes,
+            arithmetic,
             encoder: encoder.config,
             layers: encoder.taps.last ?? 0,
             transformer: transformer.config,

@@ -39,6 +39,9 @@ struct RunArithmetic {
     let kernels: Kernels
     /// What the transformer's blocks really compute in; never automatic.
     let effective: Precision
+    /// What the linear layers of the others do.
+    let textEncoderPrecision: Precision
+    let textFusionPrecision: Precision
 
     /// Decides by the wish, the files and the machine.
     init(
@@ -57,13 +60,27 @@ struct RunArithmetic {
         self.transformer = transformer
         autoencoder =
             transformer == .float32 ? .float32 : ArithmeticPolicy.bfloat16.supported(by: kernels)
-        let used = blocks.map {
-            transformer.quantizes($0) ? .int8 : transformer.arithmetic(for: $0)
-        }
-        effective =
-            used.contains(.int8) ? .int8 : used.contains(.bfloat16) ? .bfloat16 : .float32
+        effective = transformer.precision(of: blocks)
+        textEncoderPrecision = self.textEncoder.precision(of: textEncoder)
+        textFusionPrecision = self.textFusion.precision(of: textFusion)
     }
+
+    /// What the transformer's attention computes in.
+    var attentionPrecision: Precision {
+        activations(transformer) == .bfloat16 ? .bfloat16 : .float32
+    }
+
+    /// What the autoencoder's convolutions compute in.
+    var autoencoderPrecision: Precision { autoencoder == .float32 ? .float32 : .bfloat16 }
 
     /// How a network keeps activations between its layers.
     func activations(_ policy: ArithmeticPolicy) -> ElementType { policy.activations(on: kernels) }
+}
+
+extension ArithmeticPolicy {
+    /// The narrowest arithmetic that it has for any of a network's matrices.
+    fileprivate func precision(of matrices: [WeightMatrix]) -> Precision {
+        let used = matrices.map { quantizes($0) ? .int8 : arithmetic(for: $0) }
+        return Precision([.int8, .bfloat16].first(where: used.contains) ?? .float32)
+    }
 }

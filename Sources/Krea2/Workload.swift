@@ -1,35 +1,70 @@
-/// Multiplications and additions of each stage, for plans and for the time that is left.
+/// Work of each stage, for plans and for the time that is left.
 struct Workload {
-    /// Text encoder and text fusion, once per prompt.
-    let text: Double
+    /// Text encoder and text fusion, all prompts.
+    let text: ComputeWork
     /// One step of one picture, all prompts.
-    let step: Double
+    let step: ComputeWork
     /// Decoding one picture.
-    let decoding: Double
+    let decoding: ComputeWork
 
-    /// Counts them from the sizes alone.
+    /// Counts it from the sizes alone.
     init(
         _ sizes: RunSizes,
+        _ arithmetic: RunArithmetic,
         encoder: TextEncoderConfig,
         layers: Int,
         transformer config: TransformerConfig,
         decoding: Double
     ) {
-        let keyWidth = 2 * encoder.keyValueHeads * encoder.headSize
-        let queryWidth = 2 * encoder.heads * encoder.headSize
-        let layer = encoder.width * (queryWidth + keyWidth + 3 * encoder.feedForwardWidth)
         let fusion =
-            Self.weights(config.text)
+            2 * Double(sizes.textTokens.reduce(0, +))
+            * Self.weights(config.text)
             * Double(config.taps * config.layerwiseBlocks + config.refinerBlocks)
-        let encoding = Double(sizes.idCounts.reduce(0, +)) * Double(layer * layers)
-        text = 2 * (encoding + Double(sizes.textTokens.reduce(0, +)) * fusion)
-
-        step = sizes.textTokens.reduce(0) { sum, tokens in
-            let rows = Double(tokens + sizes.packing.tokens)
-            let linear = 2 * rows * Self.weights(config.block)
-            return sum + Double(config.blocks) * (linear + 4 * rows * rows * Double(config.width))
+        text =
+            Self.encoding(
+                encoder,
+                layers: layers,
+                tokens: sizes.idCounts.reduce(0, +),
+                arithmetic.textEncoderPrecision
+            ) + ComputeWork(.linear, arithmetic.textFusionPrecision, fusion)
+        step = sizes.textTokens.reduce(ComputeWork()) { sum, tokens in
+            sum
+                + Self.blocks(
+                    config.block,
+                    count: config.blocks,
+                    rows: tokens + sizes.packing.tokens,
+                    arithmetic
+                )
         }
-        self.decoding = decoding
+        self.decoding = ComputeWork(.convolution, arithmetic.autoencoderPrecision, decoding)
+    }
+
+    /// Some layers of the text encoder; their attention is small and left out.
+    static func encoding(
+        _ config: TextEncoderConfig,
+        layers: Int,
+        tokens: Int,
+        _ precision: Precision
+    ) -> ComputeWork {
+        let keyWidth = 2 * config.keyValueHeads * config.headSize
+        let queryWidth = 2 * config.heads * config.headSize
+        let layer = config.width * (queryWidth + keyWidth + 3 * config.feedForwardWidth)
+        return ComputeWork(.linear, precision, 2 * Double(tokens) * Double(layer * layers))
+    }
+
+    /// Blocks of the transformer over the rows of one prompt.
+    static func blocks(
+        _ sizes: BlockSizes,
+        count: Int,
+        rows: Int,
+        _ arithmetic: RunArithmetic
+    ) -> ComputeWork {
+        let rows = Double(rows)
+        let linear = 2 * rows * weights(sizes)
+        let attention = 4 * rows * rows * Double(sizes.width)
+        return Double(count)
+            * (ComputeWork(.linear, arithmetic.effective, linear)
+                + ComputeWork(.attention, arithmetic.attentionPrecision, attention))
     }
 
     /// Elements of a block's matrices.
@@ -38,8 +73,8 @@ struct Workload {
         return Double(attention + 3 * sizes.width * sizes.feedForwardWidth)
     }
 
-    /// All of a run.
+    /// Operations of a run.
     func total(steps: Int, images: Int) -> Double {
-        text + Double(images) * (Double(steps) * step + decoding)
+        text.total + Double(images) * (Double(steps) * step.total + decoding.total)
     }
 }

@@ -60,7 +60,9 @@ extension Console {
             writeOutput: { bytes throws(OutputError) in try write(bytes, to: STDOUT_FILENO) },
             writeErrors: { bytes in try? write(bytes, to: STDERR_FILENO) },
             readInput: { limit throws(Failure) in try read(STDIN_FILENO, limit: limit) },
-            environment: environmentValues(ModelDiscovery.variables),
+            environment: environmentValues(
+                ModelDiscovery.variables + StoredCalibration.variables + Bench.variables
+            ),
             outputIsTerminal: isatty(STDOUT_FILENO) == 1,
             errorsAreTerminal: isatty(STDERR_FILENO) == 1,
             columns: { terminalColumns(STDERR_FILENO) },

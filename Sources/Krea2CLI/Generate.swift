@@ -71,7 +71,7 @@ enum Generate {
             )
         }
         if settings.isPlan {
-            let report = try planReport(plan, resolved, settings)
+            let report = try planReport(plan, resolved, pipeline, settings, reporter, console)
             try console.print(settings.isJSON ? JSONText.pretty(report) : report.text)
             return
         }
@@ -84,7 +84,8 @@ enum Generate {
         reporter.start(
             resolved,
             pipeline.summary,
-            plan: settings.isVerbose ? try planReport(plan, resolved, settings) : nil,
+            plan: settings.isVerbose
+                ? try planReport(plan, resolved, pipeline, settings, reporter, console) : nil,
             threads: threads(settings)
         )
 
@@ -192,13 +193,19 @@ extension Generate {
     private static func planReport(
         _ plan: GenerationPlan,
         _ resolved: ResolvedRequest,
-        _ settings: GenerateSettings
+        _ pipeline: Pipeline,
+        _ settings: GenerateSettings,
+        _ reporter: Reporter,
+        _ console: Console
     ) throws(Failure) -> PlanReport {
-        let threads = threads(settings)
-        let speed = try mappingErrors { () throws(GenerationError) in
-            try Engine.measureSpeed(threads: threads)
-        }
-        return PlanReport(plan, resolved, speed: speed, threads: threads)
+        let calibration = try StoredCalibration.current(
+            threads: threads(settings),
+            weights: pipeline.summary.parts.first { $0.name == "transformer" }?.path,
+            console,
+            of: "generate",
+            tell: reporter.message
+        )
+        return PlanReport(plan, resolved, calibration)
     }
 
     private static func openPipeline(

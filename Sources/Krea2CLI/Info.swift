@@ -31,7 +31,7 @@ enum Info {
         var settings = InfoSettings()
         try InfoSettings.table.apply(scan.given, to: &settings)
         let report = Report(
-            processorFacts: text(of: "/proc/cpuinfo"),
+            processor: Engine.processor,
             memoryFacts: text(of: "/proc/meminfo")
         )
         try console.print(settings.isJSON ? JSONText.pretty(report) : report.text)
@@ -59,11 +59,11 @@ enum Info {
         /// Collects the facts.
         ///
         /// - Parameters:
-        ///   - processorFacts: Text of `/proc/cpuinfo`.
+        ///   - processor: Its name, if the system tells it.
         ///   - memoryFacts: Text of `/proc/meminfo`.
-        init(processorFacts: String, memoryFacts: String) {
+        init(processor: String?, memoryFacts: String) {
             version = Engine.version
-            processor = Self.value("model name", in: processorFacts) ?? "unknown"
+            self.processor = processor ?? "unknown"
             kernels = Engine.kernelLevel
             kernelLevels = Engine.kernelLevels
             threads = Engine.defaultThreads

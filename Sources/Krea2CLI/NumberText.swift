@@ -34,3 +34,10 @@ func clock(_ seconds: Double) -> String {
         ? "\(whole / 3600):\(padded(minutes)):\(padded(whole % 60))"
         : "\(minutes):\(padded(whole % 60))"
 }
+
+/// Seconds of something that may be short: `0.08 s`, `7.5 s`, `42 s`, `12:34`.
+func secondsText(_ seconds: Double) -> String {
+    guard seconds < 99.5 else { return clock(seconds) }
+    let digits = seconds < 1 ? 100.0 : seconds < 10 ? 10 : 1
+    return "\(((seconds * digits).rounded() / digits).short) s"
+}

@@ -7,6 +7,35 @@ struct PlanReport: Encodable {
         let byteCount: Int
     }
 
+    struct Stage: Encodable {
+        let name: String
+        let repetitions: Int
+        let floatingPointOperations: Double
+        let diskBytes: Int
+        let seconds: Double
+        /// Whether most of the time is spent waiting for the disk.
+        let isDiskBound: Bool
+
+        init(_ stage: GenerationPlan.Stage, _ calibration: Calibration) {
+            let time = calibration.seconds(of: stage)
+            name = stage.name
+            repetitions = stage.repetitions
+            floatingPointOperations = Double(stage.repetitions) * stage.work.total
+            diskBytes = stage.diskBytes
+            seconds = time.seconds
+            isDiskBound = time.isDiskBound
+        }
+
+        /// Part of a line for people.
+        var text: String {
+            let times = repetitions == 1 ? "" : ", \(repetitions) times"
+            let bound = isDiskBound ? ", waiting for the disk" : ""
+            let teraOperations = (floatingPointOperations / 1e12).short
+            return "\(secondsText(seconds)), \(name)\(times): \(teraOperations) TFLOP, "
+                + "\(byteText(diskBytes)) from disk\(bound)"
+        }
+    }
+
     struct Buffer: Encodable {
         let stage: String
         let name: String
@@ -25,11 +54,10 @@ struct PlanReport: Encodable {
     let peakBytes: Int
     let diskBytes: Int
     let floatingPointOperations: Double
-    /// What the linear layers reached when it was measured just now.
-    let operationsPerSecond: Double
-    let threads: Int
-    /// Computing alone, at that speed.
+    let stages: [Stage]
+    /// All stages, when nothing else runs.
     let seconds: Double
+    let threads: Int
     let buffers: [Buffer]
 
     /// Collects the facts.
@@ -37,9 +65,8 @@ struct PlanReport: Encodable {
     /// - Parameters:
     ///   - plan: The engine's prediction.
     ///   - resolved: All effective values of the run.
-    ///   - speed: Floating-point operations a second.
-    ///   - threads: Threads that speed was measured with.
-    init(_ plan: GenerationPlan, _ resolved: ResolvedRequest, speed: Double, threads: Int) {
+    ///   - calibration: How fast the machine is with as many threads as the run has.
+    init(_ plan: GenerationPlan, _ resolved: ResolvedRequest, _ calibration: Calibration) {
         width = resolved.width
         height = resolved.height
         steps = resolved.steps
@@ -51,9 +78,9 @@ struct PlanReport: Encodable {
         peakBytes = plan.peakBytes
         diskBytes = plan.diskBytes
         floatingPointOperations = plan.floatingPointOperations
-        operationsPerSecond = speed
-        self.threads = threads
-        seconds = plan.floatingPointOperations / speed
+        stages = plan.stages.map { Stage($0, calibration) }
+        seconds = stages.reduce(0) { $0 + $1.seconds }
+        threads = calibration.key.threads
         buffers = plan.buffers.map {
             Buffer(stage: $0.stage, name: $0.name, shape: $0.shape, byteCount: $0.byteCount)
         }
@@ -76,12 +103,10 @@ struct PlanReport: Encodable {
         lines += weights.map {
             "weights      \(byteText($0.byteCount)), \($0.stage)"
         }
-        let teraOperations = (floatingPointOperations / 1e12).short
-        let speed = (operationsPerSecond / 1e9).rounded().short
+        lines += stages.map { "time         \($0.text)" }
         return lines + [
-            "disk reads   \(byteText(diskBytes)), less what is cached",
-            "time         at least \(clock(seconds)): \(teraOperations) TFLOP at the \(speed) GFLOP/s "
-                + "that float32 products reach here just now (threads \(threads))",
+            "disk reads   \(byteText(diskBytes)) in all",
+            "time         \(secondsText(seconds)) in all, when nothing else runs (threads \(threads))",
         ]
     }
 }

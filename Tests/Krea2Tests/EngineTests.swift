@@ -8,9 +8,15 @@ struct EngineTests {
         #expect(Engine.kernelLevels.contains("scalar"))
     }
 
-    @Test func measuresItsSpeed() throws {
-        // From the slowest kernels on a busy machine to many fast cores.
-        #expect((1e7...1e14).contains(try Engine.measureSpeed(threads: 1)))
+    @Test(arguments: [
+        (
+            "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz:  fast \nmodel name\t: Other",
+            "Some CPU @ 2 GHz: fast"
+        ),
+        ("model name\t: ", nil), ("model name", nil), ("", nil), ("CPU part\t: 0xd0c\n", nil),
+    ])
+    func readsTheProcessorsName(_ facts: String, name: String?) {
+        #expect(Engine.processor(in: facts) == name)
     }
 
     @Test func usesTheCoresItMay() {

@@ -71,6 +71,13 @@ typedef struct {
 
     /// Runs one task; workspace: [lane_block · columns in whole panels] lanes.
     void (*multiply)(const product_task *task, uint32_t *workspace);
+
+    /// Multiplies in registers alone, which is the most that `multiply` could reach: adds the
+    /// products of two lanes of elements, `x` of rows and `w` of weights as packed, to each of the
+    /// sums [row_panel, column_panel], `rounds` times.
+    ///
+    /// A round is 2 · row_panel · column_panel · group multiplications and additions.
+    void (*saturate)(void *sums, uint32_t x, uint32_t w, size_t rounds);
 } product_kernels;
 
 /// The rows of an image that a 3×3 convolution with zero padding of one pixel reads.

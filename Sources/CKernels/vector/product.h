@@ -149,10 +149,29 @@ static void NAMED(multiply)(const product_task *t, uint32_t *workspace) {
     }
 }
 
+static void NAMED(saturate)(void *sums, uint32_t x_lane, uint32_t w_lane, size_t rounds) {
+    vector s[ROWS][VECTORS];
+    vector x = broadcast_lane(&x_lane), w = broadcast_lane(&w_lane);
+    UNROLL for (size_t i = 0; i < ROWS; i++)
+        UNROLL for (size_t j = 0; j < VECTORS; j++)
+            s[i][j] = load((float *)sums + i * column_panel + j * LANES);
+    for (; rounds > 0; rounds--)
+        UNROLL for (size_t i = 0; i < ROWS; i++)
+            UNROLL for (size_t j = 0; j < VECTORS; j++) {
+                // Else a product that is separate from its sum would be computed once for all.
+                PIN(x);
+                s[i][j] = NAMED(step)(s[i][j], x, w);
+            }
+    UNROLL for (size_t i = 0; i < ROWS; i++)
+        UNROLL for (size_t j = 0; j < VECTORS; j++)
+            store((float *)sums + i * column_panel + j * LANES, s[i][j]);
+}
+
 static const product_kernels NAMED(products) = {
     .row_panel = ROWS,
     .column_panel = column_panel,
     .group = GROUP,
     .pack_rows = NAMED(pack_rows),
     .multiply = NAMED(multiply),
+    .saturate = NAMED(saturate),
 };

@@ -17,6 +17,9 @@ final class MatrixSupply {
         /// Those that need quantising.
         func isQuantized(_ matrix: WeightMatrix) -> Bool { policy.quantizes(matrix) }
 
+        /// Bytes of all matrices as the file has them.
+        var byteCount: Int { groups.joined().reduce(0) { $0 + $1.elements.byteCount } }
+
         /// Most bytes that a group takes as the file has it.
         var held: Int {
             groups.map { $0.reduce(0) { $0 + $1.elements.byteCount } }.max() ?? 0
@@ -62,11 +65,10 @@ final class MatrixSupply {
 
         /// Bytes that each round but the first reads again, about.
         var repeatedByteCount: Int {
-            let all = order.groups.joined().reduce(0) { $0 + $1.elements.byteCount }
             let kept = order.keptByteCount
             guard budget < kept, kept > 0 else { return 0 }
             let room = Double(max(0, budget - order.minimumByteCount))
-            return Int(Double(all) * (1 - room / Double(kept)))
+            return Int(Double(order.byteCount) * (1 - room / Double(kept)))
         }
     }
 

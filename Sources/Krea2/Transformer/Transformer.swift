@@ -16,7 +16,7 @@ struct Transformer {
     /// Projection of image tokens into the residual stream.
     private let input: WeightMatrix
     private let inputBias: Tensor
-    private let blocks: [TransformerBlock]
+    let blocks: [TransformerBlock]
     /// Norm before the output: `[width]`, stored minus one.
     private let outputNorm: Tensor
     /// Scale and shift added to the time embedding: `[2, width]`.
@@ -72,6 +72,9 @@ struct TransformerBlock {
         feedForwardNorm = weights.small("postnorm.scale", width)
         feedForward = FeedForward(weights.scoped("mlp."), config.block)
     }
+
+    /// The matrices that are in use together, in order.
+    var matrixGroups: [[WeightMatrix]] { [attention.matrices, feedForward.matrices] }
 }
 
 /// What one evaluation sees besides the image: a prompt, or the negative one.
@@ -113,9 +116,17 @@ struct TransformerScratch {
 extension Transformer {
     /// The matrices in the order in which an evaluation uses them.
     func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
-        let groups = blocks.flatMap { [$0.attention.matrices, $0.feedForward.matrices] }
-        return MatrixSupply.Order(
-            groups: time.groups + groups,
+        MatrixSupply.Order(
+            groups: time.groups + blocks.flatMap(\.matrixGroups),
+            checkpoint: checkpoint,
+            policy: policy
+        )
+    }
+
+    /// The matrices of one block in the order in which it uses them.
+    func order(ofBlock index: Int, _ policy: ArithmeticPolicy) -> MatrixSupply.Order {
+        MatrixSupply.Order(
+            groups: blocks[index].matrixGroups,
             checkpoint: checkpoint,
             policy: policy
         )
@@ -186,7 +197,7 @@ extension Transformer {
     }
 
     /// Adds attention and the feed-forward to the residual stream.
-    private func forward(
+    func forward(
         _ block: TransformerBlock,
         _ x: Tensor,
         _ rows: BlockRows,

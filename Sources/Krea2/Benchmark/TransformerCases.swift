@@ -1,0 +1,333 @@
+import Compute
+import Tensors
+
+extension BenchmarkSet {
+    /// The first block of the transformer with random activations; its weights are in memory.
+    ///
+    /// - Parameters:
+    ///   - models: Their transformers are used.
+    ///   - scope: Sizes, text tokens, arithmetics and threads.
+    ///   - isCancelled: Asked many times a second, from several threads.
+    /// - Returns: One set.
+    /// - Throws: `.request` when the environment names unknown kernels.
+    public static func block(
+        _ models: [BenchmarkModel],
+        _ scope: BenchmarkScope,
+        isCancelled: @escaping @Sendable () -> Bool
+    ) throws(GenerationError) -> [BenchmarkSet] {
+        let kernels = try Engine.kernels()
+        return [
+            BenchmarkSet(.block, "one block") { () throws(GenerationError) in
+                var cases: [BenchmarkCase] = []
+                for model in models {
+                    let transformer = try model.transformer()
+                    let trials = TransformerTrials(transformer, scope, kernels, isCancelled)
+                    cases += try trials.blockCases()
+                }
+                return cases
+            }
+        ]
+    }
+
+    /// One evaluation of the transformer with random inputs, after a first one that reads, and if
+    /// need be quantises, the weights that stay in memory.
+    ///
+    /// - Parameters:
+    ///   - models: Their transformers are used.
+    ///   - scope: Sizes, text tokens, arithmetics, threads and memory.
+    ///   - isCancelled: Asked many times a second, from several threads.
+    /// - Returns: One set.
+    /// - Throws: `.request` when the environment names unknown kernels.
+    public static func evaluation(
+        _ models: [BenchmarkModel],
+        _ scope: BenchmarkScope,
+        isCancelled: @escaping @Sendable () -> Bool
+    ) throws(GenerationError) -> [BenchmarkSet] {
+        let kernels = try Engine.kernels()
+        return [
+            BenchmarkSet(.dit, "all blocks") { () throws(GenerationError) in
+                var cases: [BenchmarkCase] = []
+                for model in models {
+                    let transformer = try model.transformer()
+                    let trials = TransformerTrials(transformer, scope, kernels, isCancelled)
+                    cases += trials.evaluationCases()
+                }
+                return cases
+            }
+        ]
+    }
+}
+
+/// Makes cases of a transformer.
+private struct TransformerTrials {
+    private let transformer: Transformer
+    private let scope: BenchmarkScope
+    private let variants: [TransformerVariant]
+    private let isCancelled: @Sendable () -> Bool
+    private let values = RandomValues()
+
+    init(
+        _ transformer: Transformer,
+        _ scope: BenchmarkScope,
+        _ kernels: Kernels,
+        _ isCancelled: @escaping @Sendable () -> Bool
+    ) {
+        self.transformer = transformer
+        self.scope = scope
+        self.isCancelled = isCancelled
+        let wishes = scope.precisions.isEmpty ? [.automatic] : scope.precisions
+        // What the machine lacks, or the file has already, comes to the same as another wish.
+        let arithmetics = wishes.map {
+            RunArithmetic(
+                $0,
+                textEncoder: [],
+                textFusion: [],
+                blocks: transformer.blockMatrices,
+                kernels: kernels
+            )
+        }.reduce(into: [RunArithmetic]()) { unique, next in
+            if !unique.contains(where: { $0.transformer == next.transformer }) {
+                unique.append(next)
+            }
+        }
+        var variants: [TransformerVariant] = []
+        for threads in scope.threads {
+            let operators = Operators(
+                kernels: kernels,
+                threads: threads,
+                packedBytes: scope.packedBytes(headSize: transformer.config.headSize),
+                isCancelled: isCancelled
+            )
+            for size in scope.sizes {
+                for tokens in scope.tokens {
+                    variants += arithmetics.map {
+                        TransformerVariant(
+                            picture: size,
+                            textTokens: tokens,
+                            arithmetic: $0,
+                            threads: threads,
+                            operators: Operators(sharing: operators, policy: $0.transformer)
+                        )
+                    }
+                }
+            }
+        }
+        self.variants = variants
+    }
+
+    private func work(_ variant: TransformerVariant, blocks: Int) -> ComputeWork {
+        Workload.blocks(
+            transformer.config.block,
+            count: blocks,
+            rows: variant.rows,
+            variant.arithmetic
+        )
+    }
+
+    // MARK: One block
+
+    func blockCases() throws(GenerationError) -> [BenchmarkCase] {
+        // All cases compute in the same memory.
+        let byteCount = variants.map { variant in
+            var arena = Arena.measuring()
+            _ = variant.scratch(transformer.config, &arena)
+            return arena.byteCount
+        }.max()
+        let memory = Storage(byteCount: byteCount ?? 0)
+        var supplies: [(isQuantizing: Bool, supply: MatrixSupply)] = []
+        var cases: [BenchmarkCase] = []
+        for variant in variants {
+            let order = transformer.order(ofBlock: 0, variant.arithmetic.transformer)
+            let isQuantizing = order.heldQuantized > 0
+            if !supplies.contains(where: { $0.isQuantizing == isQuantizing }) {
+                let budget = order.minimumByteCount + order.keptByteCount
+                let plan = MatrixSupply.Plan(order: order, budget: budget)
+                let supply = try MatrixSupply(plan, operators: variant.operators)
+                supplies.append((isQuantizing, supply))
+            }
+            for pair in supplies where pair.isQuantizing == isQuantizing {
+                cases.append(blockCase(variant, order, pair.supply, memory))
+            }
+        }
+        return cases
+    }
+
+    private func blockCase(
+        _ variant: TransformerVariant,
+        _ order: MatrixSupply.Order,
+        _ supply: MatrixSupply,
+        _ memory: Storage
+    ) -> BenchmarkCase {
+        var arena = Arena(memory)
+        let scratch = variant.scratch(transformer.config, &arena)
+        let x = scratch.residual
+        let start = values.tensor(x.shape)
+        let modulation = values.tensor(scratch.time.projection.shape, deviation: 0.1)
+        let rows = BlockRows([0..<x.rows], rotary: variant.rotary(transformer))
+        return BenchmarkCase(
+            .block,
+            "block 0 of \(transformer.config.blocks)",
+            shape: variant.shape,
+            weights: transformer.blockStorage,
+            precision: variant.arithmetic.effective,
+            threads: variant.threads,
+            work: work(variant, blocks: 1),
+            weightBytes: order.keptByteCount
+        ) { () throws(GenerationError) in
+            x.copy(from: start)
+            scratch.time.projection.copy(from: modulation)
+            return try BenchmarkSample.measure { () throws(GenerationError) in
+                try transformer.forward(
+                    transformer.blocks[0],
+                    x,
+                    rows,
+                    supply,
+                    scratch,
+                    variant.operators
+                )
+            }
+        }
+    }
+
+    // MARK: All blocks
+
+    func evaluationCases() -> [BenchmarkCase] {
+        variants.map { variant in
+            let order = transformer.order(variant.arithmetic.transformer)
+            return BenchmarkCase(
+                .dit,
+                counted(transformer.config.blocks, "block"),
+                shape: variant.shape,
+                weights: transformer.blockStorage,
+                precision: variant.arithmetic.effective,
+                threads: variant.threads,
+                work: work(variant, blocks: transformer.config.blocks),
+                weightBytes: order.keptByteCount,
+                warmsUp: false
+            ) { () throws(GenerationError) in try evaluate(variant, order) }
+        }
+    }
+
+    /// Two evaluations, the second of which is timed.
+    ///
+    /// Each repetition starts anew, so that cases do not share the memory.
+    private func evaluate(
+        _ variant: TransformerVariant,
+        _ order: MatrixSupply.Order
+    ) throws(GenerationError) -> BenchmarkSample {
+        let config = transformer.config
+        var measuring = Arena.measuring()
+        _ = variant.buffers(config, &measuring)
+        let budget = try scope.weightBudget(
+            order,
+            otherBytes: measuring.byteCount,
+            headSize: config.headSize,
+            variant
+        )
+        var arena = Arena(Storage(byteCount: measuring.byteCount))
+        let buffers = variant.buffers(config, &arena)
+        buffers.image.copy(from: values.tensor(buffers.image.shape))
+        let branch = TransformerBranch(
+            text: values.tensor([variant.textTokens, config.width]),
+            rotary: variant.rotary(transformer),
+            velocity: buffers.velocity
+        )
+        let supply = try MatrixSupply(
+            MatrixSupply.Plan(order: order, budget: budget),
+            operators: variant.operators
+        )
+        let watch = Watch(stage: "transformer", checkpoint: order.checkpoint) {}
+        func evaluate() throws(GenerationError) {
+            try transformer.forward(
+                buffers.image,
+                [branch],
+                time: 0.5,
+                supply: supply,
+                scratch: buffers.scratch,
+                operators: variant.operators,
+                watch: watch
+            )
+        }
+        try evaluate()
+        return try BenchmarkSample.measure(evaluate)
+    }
+}
+
+/// One way to run a transformer.
+private struct TransformerVariant {
+    let picture: BenchmarkPicture
+    let textTokens: Int
+    let arithmetic: RunArithmetic
+    let threads: Int
+    let operators: Operators
+
+    /// Text and image tokens.
+    var rows: Int { textTokens + picture.tokens }
+
+    var shape: String { "\(picture.text), \(rows) tokens" }
+
+    func scratch(_ config: TransformerConfig, _ arena: inout Arena) -> TransformerScratch {
+        TransformerScratch(
+            config,
+            textTokens: [textTokens],
+            imageTokens: picture.tokens,
+            arithmetic.activations(arithmetic.transformer),
+            &arena
+        )
+    }
+
+    /// All that an evaluation writes into.
+    func buffers(
+        _ config: TransformerConfig,
+        _ arena: inout Arena
+    ) -> (image: Tensor, velocity: Tensor, scratch: TransformerScratch) {
+        (
+            arena.tensor("image tokens", picture.tokens, config.tokenWidth),
+            arena.tensor("velocity", picture.tokens, config.tokenWidth),
+            scratch(config, &arena)
+        )
+    }
+
+    func rotary(_ transformer: Transformer) -> RotaryTable {
+        transformer.rotaryTable(
+            textTokens: textTokens,
+            gridHeight: picture.height / GenerationRequest.sideMultiple,
+            gridWidth: picture.width / GenerationRequest.sideMultiple
+        )
+    }
+}
+
+extension BenchmarkScope {
+    /// Bytes that attention packs at most.
+    fileprivate func packedBytes(headSize: Int) -> Int {
+        let rows = (sizes.map(\.tokens).max() ?? 0) + (tokens.max() ?? 0)
+        return Operators.packedByteCount(keys: rows, headSize: headSize)
+    }
+
+    /// Bytes for weights within the limit of memory.
+    ///
+    /// - Throws: `.request` when the limit is too low.
+    fileprivate func weightBudget(
+        _ order: MatrixSupply.Order,
+        otherBytes: Int,
+        headSize: Int,
+        _ variant: TransformerVariant
+    ) throws(GenerationError) -> Int {
+        let fixed =
+            otherBytes + MemoryPlan.programByteCount
+            + Operators.scratchByteCount(
+                threads: variant.threads,
+                packedBytes: packedBytes(headSize: headSize)
+            )
+        let least = order.minimumByteCount
+        if let memoryByteCount, fixed + least > memoryByteCount {
+            let mebibytes = (fixed + least + (1 << 20) - 1) >> 20
+            throw .request(
+                "a memory limit of \(memoryByteCount >> 20) MiB: \(variant.shape) needs at least "
+                    + "\(mebibytes) MiB"
+            )
+        }
+        let ceiling = memoryByteCount ?? Engine.availableMemory / 5 * 4
+        return max(least, ceiling - fixed)
+    }
+}

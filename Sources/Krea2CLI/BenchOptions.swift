@@ -1,0 +1,243 @@
+import Krea2
+
+/// In which form `krea2 bench` writes its rows.
+enum BenchFormat: String, CaseIterable, Sendable {
+    case markdown = "md"
+    case csv
+    case json
+    /// One object a line, as soon as it is known.
+    case jsonLines = "jsonl"
+}
+
+/// Which model of random weights is written.
+enum SyntheticChoice: String, CaseIterable, Sendable {
+    /// The released shapes.
+    case full
+    /// A few megabytes.
+    case tiny
+}
+
+/// Everything that `krea2 bench` can be told.
+struct BenchSettings: Sendable {
+    var repetitions = 5
+    var precisions: [Precision] = []
+    var threads = [Engine.defaultThreads]
+    var sizes = [PictureSize(width: 1024, height: 1024)]
+    var tokens = [64]
+    var rows = [45, 1032, 4160]
+    var matrices: [BenchmarkMatrix]?
+    var weights: [BenchmarkWeights] = [.bfloat16]
+    var steps: Int?
+    var model: String?
+    var textEncoder: String?
+    var autoencoder: String?
+    var tokenizer: String?
+    var memory: Int?
+    var synthetic: SyntheticChoice?
+    var blocks = 2
+    var layers = 4
+    var temporary: String?
+    var format = BenchFormat.markdown
+    var isQuiet = false
+}
+
+extension BenchSettings {
+    /// The options of `krea2 bench`.
+    static let table = OptionTable<BenchSettings>(
+        command: "bench",
+        positional: Positional(
+            name: "GROUP…|calibrate",
+            counts: 0...BenchmarkGroup.allCases.count,
+            completion: .words(BenchmarkGroup.allCases.map(\.rawValue) + ["calibrate"])
+        ),
+        options: runOptions + shapeOptions + modelOptions + syntheticOptions + reportOptions
+    )
+
+    /// Options that concern `calibrate`.
+    static let calibrationOptions: Set = ["threads", "model", "output", "quiet"]
+
+    private static let runOptions: [Option<BenchSettings>] = [
+        Option("repetitions", short: "r", value: "N", help: "of each row, in turn; default 5") {
+            (settings, text) throws(ValueError) in
+            settings.repetitions = try .whole(text, in: 1...1000)
+        },
+        Option(
+            "precision",
+            value: "LIST",
+            completion: .words(Precision.allCases.map(\.rawValue)),
+            help: "f32, bf16, int8, auto; default: all of them for gemm and attention, auto, which "
+                + "follows the file, for the rest"
+        ) { (settings, text) throws(ValueError) in
+            settings.precisions = try list(text) { word throws(ValueError) in try .choice(word) }
+        },
+        Option(
+            "threads",
+            short: "t",
+            value: "LIST",
+            help: "1 to 1024; default: the physical cores the process may use"
+        ) { (settings, text) throws(ValueError) in
+            settings.threads = try list(text) { number throws(ValueError) in
+                try .whole(number, in: 1...1024)
+            }
+        },
+    ]
+
+    private static let shapeOptions: [Option<BenchSettings>] = [
+        Option(
+            "size",
+            value: "LIST",
+            help: "sizes of pictures, WxH in multiples of 16; default 1024x1024"
+        ) { (settings, text) throws(ValueError) in
+            settings.sizes = try list(text, size)
+        },
+        Option(
+            "tokens",
+            value: "LIST",
+            help: "text tokens: for te all that it encodes, more than 34, else those that the "
+                + "transformer sees; default 64"
+        ) { (settings, text) throws(ValueError) in
+            settings.tokens = try list(text) { number throws(ValueError) in
+                try .whole(number, in: 1...512)
+            }
+        },
+        Option("rows", value: "LIST", help: "rows of gemm; default 45,1032,4160") {
+            (settings, text) throws(ValueError) in
+            settings.rows = try list(text) { number throws(ValueError) in
+                try .whole(number, in: 1...16384)
+            }
+        },
+        Option(
+            "matrices",
+            value: "LIST",
+            help: "inputs and outputs of gemm, such as 6144x16384; default: those of a block"
+        ) { (settings, text) throws(ValueError) in
+            settings.matrices = try list(text, matrix)
+        },
+        Option(
+            "weights",
+            value: "LIST",
+            completion: .words(BenchmarkWeights.allCases.map(\.rawValue)),
+            help: "how random weights are stored: f32, f16, bf16, fp8; default bf16"
+        ) { (settings, text) throws(ValueError) in
+            settings.weights = try list(text) { word throws(ValueError) in try .choice(word) }
+        },
+        Option("steps", value: "N", help: "steps of e2e; default: turbo 8, raw 52") {
+            (settings, text) throws(ValueError) in
+            settings.steps = try .whole(text, in: GenerationRequest.stepRange)
+        },
+    ]
+
+    private static let modelOptions: [Option<BenchSettings>] = [
+        Option(
+            "model",
+            short: "m",
+            value: "PATH|NAME",
+            completion: .files,
+            help:
+                "as for generate; groups that need one take the first that krea2 models list shows"
+        ) { (settings, path) throws(ValueError) in settings.model = try .path(path) },
+        Option("text-encoder", value: "PATH", completion: .files, help: "as for generate") {
+            (settings, path) throws(ValueError) in settings.textEncoder = try .path(path)
+        },
+        Option("vae", value: "PATH", completion: .files, help: "as for generate") {
+            (settings, path) throws(ValueError) in settings.autoencoder = try .path(path)
+        },
+        Option("tokenizer", value: "PATH", completion: .files, help: "as for generate") {
+            (settings, path) throws(ValueError) in settings.tokenizer = try .path(path)
+        },
+        Option(
+            "memory",
+            value: "SIZE",
+            help: "most memory for dit and e2e, such as 8GiB; default: four fifths of what is free"
+        ) { (settings, text) throws(ValueError) in settings.memory = try Int.byteCount(text) },
+    ]
+
+    private static let syntheticOptions: [Option<BenchSettings>] = [
+        Option(
+            "synthetic",
+            value: "full|tiny",
+            completion: .words(SyntheticChoice.allCases.map(\.rawValue)),
+            excludes: ["model", "text-encoder", "vae", "tokenizer"],
+            help:
+                "random weights instead of a model: the released shapes, or a few megabytes; they "
+                + "are written to disk and removed at the end"
+        ) { (settings, word) throws(ValueError) in settings.synthetic = try .choice(word) },
+        Option("blocks", value: "N", help: "blocks of the random transformer; default 2") {
+            (settings, text) throws(ValueError) in settings.blocks = try .whole(text, in: 1...100)
+        },
+        Option("layers", value: "N", help: "layers of the random text encoder; default 4") {
+            (settings, text) throws(ValueError) in settings.layers = try .whole(text, in: 1...100)
+        },
+        Option(
+            "temporary",
+            value: "DIR",
+            completion: .files,
+            help: "where random weights go; default: TMPDIR, or /var/tmp"
+        ) { (settings, path) throws(ValueError) in settings.temporary = try .path(path) },
+    ]
+
+    private static let reportOptions: [Option<BenchSettings>] = [
+        Option(
+            "output",
+            short: "o",
+            value: "md|csv|json|jsonl",
+            completion: .words(BenchFormat.allCases.map(\.rawValue)),
+            help: "form of the rows on standard output; default md"
+        ) { (settings, word) throws(ValueError) in settings.format = try .choice(word) },
+        Option("quiet", help: "nothing on standard error but errors") { settings, _ in
+            settings.isQuiet = true
+        },
+    ]
+}
+
+// MARK: Values
+
+extension BenchSettings {
+    /// Reads values with commas between them, none of them twice.
+    static func list<Value: Equatable>(
+        _ text: String,
+        _ read: (String) throws(ValueError) -> Value
+    ) throws(ValueError) -> [Value] {
+        var values: [Value] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let value = try read(String(part))
+            guard !values.contains(value) else {
+                throw ValueError(reason: "'\(part)' is there twice")
+            }
+            values.append(value)
+        }
+        return values
+    }
+
+    /// Reads `WIDTHxHEIGHT` in multiples of 16.
+    private static func size(_ text: String) throws(ValueError) -> PictureSize {
+        let (width, height) = try pair(text, "WIDTHxHEIGHT, such as 1024x768", PictureSize.sides)
+        let size = PictureSize(width: width, height: height)
+        guard size == size.rounded else {
+            throw ValueError(reason: "'\(text)' has sides that are no multiples of 16")
+        }
+        return size
+    }
+
+    /// Reads `INPUTSxOUTPUTS`.
+    private static func matrix(_ text: String) throws(ValueError) -> BenchmarkMatrix {
+        let (inputs, outputs) = try pair(text, "INPUTSxOUTPUTS, such as 6144x16384", 1...65536)
+        guard inputs * outputs <= 1 << 28 else {
+            throw ValueError(reason: "'\(text)' has more than 268435456 elements")
+        }
+        let released = BenchmarkMatrix.released.first {
+            $0.inputs == inputs && $0.outputs == outputs
+        }
+        return released ?? BenchmarkMatrix("matrix", inputs: inputs, outputs: outputs)
+    }
+
+    private static func pair(
+        _ text: String,
+        _ form: String,
+        _ range: ClosedRange<Int>
+    ) throws(ValueError) -> (Int, Int) {
+        let parts = text.lowercased().split(separator: "x", omittingEmptySubsequences: false)
+        guard parts.count == 2 else { throw ValueError(reason: "'\(text)' is not \(form)") }
+        return (try .whole(String(parts[0]), in: range), try .whole(String(parts[1]), in: range))
+    }
+}
