@@ -25,6 +25,10 @@ from transformer import TextConditioner, new_transformer, pack, positions, raw_s
 # Text rows are padded to multiples of this.
 ROW_UNIT = 16
 DROPOUT = 0.1
+# Cells along the side of a token of which the guide tells the kind, the block it reads, its share.
+CELLS = 4
+GUIDED_BLOCK = 5
+GUIDANCE_SHARE = 0.5
 
 
 class Latents:
@@ -49,6 +53,37 @@ def captions(rng, scenes, short=0.6):
     """What pictures are trained with: short captions or long ones, and some without any."""
     make = world.short_caption if rng.random() < short else world.long_caption
     return ["" if rng.random() < DROPOUT else make(rng, scene) for scene in scenes]
+
+
+class Guide(torch.nn.Module):
+    """Tells from image rows which kind of thing covers each cell of a token."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(model.hidden_size)
+        self.head = torch.nn.Linear(model.hidden_size, CELLS**2 * (1 + len(world.KINDS)))
+        # The sky is most of a picture and the least of the matter.
+        weight = torch.ones(1 + len(world.KINDS))
+        weight[0] = 0.3
+        self.register_buffer("weight", weight, persistent=False)
+        self.rows = None
+        model.transformer_blocks[GUIDED_BLOCK].register_forward_pre_hook(self.keep)
+
+    def keep(self, block, arguments):
+        self.rows = arguments[0]
+
+    def loss(self, kinds):
+        """Cross entropy against kinds [n, image tokens, cells]."""
+        rows = self.rows[:, -kinds.shape[1] :].float()
+        logits = self.head(self.norm(rows)).unflatten(-1, (CELLS**2, -1))
+        return F.cross_entropy(logits.flatten(0, -2), kinds.flatten(), self.weight)
+
+
+def kinds_of(scenes, rows, columns):
+    """Kinds of all cells of a grid of tokens: [n, rows · columns, cells]."""
+    maps = np.stack([world.kind_map(scene, CELLS * columns, CELLS * rows) for scene in scenes])
+    maps = torch.from_numpy(maps.astype(np.int64)).reshape(-1, rows, CELLS, columns, CELLS)
+    return maps.transpose(2, 3).reshape(len(scenes), rows * columns, CELLS**2)
 
 
 def visible(rng, height, width, count):
@@ -80,11 +115,13 @@ def main():
     torch.manual_seed(0)
 
     model = new_transformer()
+    guide = Guide(model)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "transformer_blocks" in n and "table" not in n]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     optimisers = [
         Muon(matrices, lr=0.02),
         torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.AdamW(guide.parameters(), lr=2e-3, betas=(0.9, 0.98)),
     ]
     rates = [o.param_groups[0]["lr"] for o in optimisers]
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -93,11 +130,14 @@ def main():
     if os.path.exists(arguments.state):
         state = torch.load(arguments.state, weights_only=True)
         model.load_state_dict(state["model"])
+        guide.load_state_dict(state.get("guide", guide.state_dict()))
         for optimiser, saved in zip(optimisers, state["optimisers"]):
             optimiser.load_state_dict(saved)
         average, step = state["average"], state["step"]
         first = state.get("stage", {}).get(stage_name, step)
     stage = {stage_name: first}
+    for block in model.transformer_blocks:
+        block.compile(dynamic=True)
     conditioner = TextConditioner(arguments.encoder, arguments.tokenizer)
     data = Latents(arguments.latents)
 
@@ -105,6 +145,7 @@ def main():
         torch.save(
             {
                 "model": model.state_dict(),
+                "guide": guide.state_dict(),
                 "optimisers": [o.state_dict() for o in optimisers],
                 "average": average,
                 "step": step,
@@ -116,7 +157,7 @@ def main():
 
     rng = random.Random(step)
     torch.manual_seed(step)
-    start, total = time.time(), 0.0
+    start, total, total_kinds = time.time(), 0.0, 0.0
     while step < arguments.steps and time.time() - start < 60 * arguments.minutes:
         progress = (step - first) / max(1, arguments.steps - first)
         warm = min(1, (step + 1) / 300, (step - first + 1) / 50)
@@ -133,16 +174,18 @@ def main():
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
         where = positions(taps.shape[1], *z.shape[2:])
+        kinds = kinds_of(scenes, z.shape[2] // 2, z.shape[3] // 2)
         if arguments.tokens and arguments.tokens < x.shape[1]:
             seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
-            x, noise, noisy = x[:, seen], noise[:, seen], noisy[:, seen]
+            x, noise, noisy, kinds = x[:, seen], noise[:, seen], noisy[:, seen], kinds[:, seen]
             where = torch.cat([where[: taps.shape[1]], where[taps.shape[1] :][seen]])
         with torch.autocast("cpu", torch.bfloat16):
             velocity = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), noise - x)
+        kind_loss = guide.loss(kinds)
         for optimiser in optimisers:
             optimiser.zero_grad()
-        loss.backward()
+        (loss + GUIDANCE_SHARE * kind_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
@@ -152,9 +195,11 @@ def main():
             for name, p in model.named_parameters():
                 average[name].lerp_(p, 1 - decay)
         total += loss.item()
+        total_kinds += kind_loss.item()
         if step % 50 == 0:
-            print(f"step {step} loss {total / 50:.4f} {time.time() - start:.0f} s", flush=True)
-            total = 0.0
+            line = f"step {step} loss {total / 50:.4f} kinds {total_kinds / 50:.4f}"
+            print(f"{line} {time.time() - start:.0f} s", flush=True)
+            total = total_kinds = 0.0
         if step % 250 == 0:
             save()
     save()

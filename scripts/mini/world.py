@@ -456,7 +456,7 @@ EXTRA_PAINTERS = {"blueprint": paint_blueprint, "sepia": paint_sepia}
 
 def parts_of(canvas, scene):
     """Everything painted over the background: (distance, colour, strength), back to front."""
-    tilt = 0.5 * scene.movement * (1 if scene.seed & 1 else -1)
+    tilt = tilt_of(scene)
     trail = -0.07 * (1 if scene.seed & 2 else -1)
     for thing in scene.things:
         colour = np.array(COLOURS[thing.colour], np.float32) / 255
@@ -465,6 +465,20 @@ def parts_of(canvas, scene):
             if strength > 0.03:
                 yield thing_distance(canvas, thing, tilt, ghost * trail), colour, strength
         yield thing_distance(canvas, thing, tilt), colour, 1
+
+
+def tilt_of(scene):
+    """Angle by which moving things lean."""
+    return 0.5 * scene.movement * (1 if scene.seed & 1 else -1)
+
+
+def kind_map(scene, width, height):
+    """What covers each point of a picture: uint8 [height, width], 0 or 1 + the index in `KINDS`."""
+    canvas = Canvas(width, height, scene.seed)
+    kinds = np.zeros((height, width), np.uint8)
+    for thing in scene.things:
+        kinds[thing_distance(canvas, thing, tilt_of(scene)) < 0] = 1 + KINDS.index(thing.kind)
+    return kinds
 
 
 def draw(scene, width, height):
