@@ -2,25 +2,11 @@ package import Tensors
 
 /// A float32 copy of a tensor in new memory.
 ///
-/// - Parameter tensor: Float32, float16 or bfloat16, of any shape.
+/// - Parameter tensor: Elements of any type that weights have, of any shape.
 /// - Returns: The same values, exactly, in the same shape.
 package func converted(_ tensor: Tensor) -> Tensor {
     let result = Tensor(zeros: tensor.shape)
-    let (count, target) = (tensor.count, result.floats)
-    switch tensor.elementType {
-    case .float32:
-        result.copy(from: tensor)
-    case .float16:
-        let source = tensor.address.assumingMemoryBound(to: Float16.self)
-        for index in 0..<count { target[index] = Float(source[index]) }
-    case .bfloat16:
-        let source = tensor.address.assumingMemoryBound(to: UInt16.self)
-        for index in 0..<count {
-            target[index] = Float(bitPattern: UInt32(source[index]) << 16)
-        }
-    default:
-        preconditionFailure("\(tensor.elementType) is not computed with")
-    }
+    widen(tensor, into: result)
     return result
 }
 

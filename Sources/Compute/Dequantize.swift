@@ -52,7 +52,7 @@ extension WeightMatrix {
 // MARK: Elements
 
 /// Copies elements of any type that weights have to float32 ones.
-private func widen(_ source: Tensor, into y: Tensor) {
+func widen(_ source: Tensor, into y: Tensor) {
     let (target, count) = (y.floats, source.count)
     switch source.elementType {
     case .float32:

@@ -60,14 +60,15 @@ extension Pipeline {
             seed: run.resolved.seed + UInt64(image)
         )
         let schedule = Schedule(steps: run.resolved.steps, shift: run.resolved.shift)
-        let branches = zip(run.memory.texts, run.memory.velocities).map { text, velocity in
-            let rotary = transformer.rotaryTable(
-                textTokens: text.rows,
-                gridHeight: packing.gridHeight,
-                gridWidth: packing.gridWidth
-            )
-            return TransformerBranch(text: text, rotary: rotary, velocity: velocity)
-        }
+        let rotary = RotaryTable(
+            joining: run.memory.texts.map {
+                transformer.rotaryTable(
+                    textTokens: $0.rows,
+                    gridHeight: packing.gridHeight,
+                    gridWidth: packing.gridWidth
+                )
+            }
+        )
         run.dump?.addImage("noise", noise, shape: shape)
         if image == 0 {
             run.dump?.add("sigmas", schedule.sigmas, shape: [schedule.sigmas.count])
@@ -76,7 +77,7 @@ extension Pipeline {
         var tokens = packing.pack(noise)
         for step in schedule.times.indices {
             run.memory.image.write(tokens)
-            try velocities(branches, step, image, schedule.times[step], run)
+            try velocities(rotary, step, image, schedule.times[step], run)
             let velocity = guided(step, run)
             let difference = schedule.sigmas[step + 1] - schedule.sigmas[step]
             for i in tokens.indices { tokens[i] += difference * velocity[i] }
@@ -89,12 +90,15 @@ extension Pipeline {
 
     /// One evaluation of the transformer, with all prompts.
     private func velocities(
-        _ branches: [TransformerBranch],
+        _ rotary: RotaryTable,
         _ step: Int,
         _ image: Int,
         _ time: Float,
         _ run: Run
     ) throws(GenerationError) {
+        let branches = zip(run.memory.texts, run.memory.velocities).map {
+            TransformerBranch(text: $0, velocity: $1)
+        }
         let parts = Double(transformer.config.blocks + branches.count)
         let watch = Watch(
             stage: "transformer, step \(step + 1)",
@@ -106,6 +110,7 @@ extension Pipeline {
         try transformer.forward(
             run.memory.image,
             branches,
+            rotary: rotary,
             time: time,
             supply: run.supply(),
             scratch: run.memory.transformer,

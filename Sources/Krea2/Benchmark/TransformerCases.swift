@@ -227,9 +227,9 @@ private struct TransformerTrials {
         var arena = Arena(Storage(byteCount: measuring.byteCount))
         let buffers = variant.buffers(config, &arena)
         buffers.image.copy(from: values.tensor(buffers.image.shape))
+        let rotary = variant.rotary(transformer)
         let branch = TransformerBranch(
             text: values.tensor([variant.textTokens, config.width]),
-            rotary: variant.rotary(transformer),
             velocity: buffers.velocity
         )
         let supply = try MatrixSupply(
@@ -241,6 +241,7 @@ private struct TransformerTrials {
             try transformer.forward(
                 buffers.image,
                 [branch],
+                rotary: rotary,
                 time: 0.5,
                 supply: supply,
                 scratch: buffers.scratch,

@@ -32,7 +32,7 @@ final class MatrixSupply {
 
         /// Bytes of a matrix after quantising; 0 where the stream's are used.
         func quantizedByteCount(_ matrix: WeightMatrix) -> Int {
-            isQuantized(matrix) ? matrix.rows * matrix.columns + 4 * matrix.rows : 0
+            isQuantized(matrix) ? matrix.quantizedByteCount : 0
         }
 
         /// The least memory it works with.
@@ -177,7 +177,7 @@ final class MatrixSupply {
 
     /// After the first round, reads only what is not kept.
     private func beginRound() throws(GenerationError) {
-        let bytes = kept.joined().reduce(0) { $0 + ($1.map(order.storedByteCount) ?? 0) }
+        let bytes = kept.joined().reduce(0) { $0 + ($1?.quantizedByteCount ?? 0) }
         guard bytes > 0, places.joined().contains(where: { $0 != nil }) else { return }
         let isFirst = places.joined().allSatisfy { $0 != nil }
         guard isFirst else { return }
@@ -188,9 +188,9 @@ final class MatrixSupply {
     private func quantized(_ matrix: WeightMatrix, _ index: Int, _ offset: inout Int)
         -> WeightMatrix
     {
-        let byteCount = matrix.rows * matrix.columns
-        let stays = byteCount + 4 * matrix.rows <= room
-        let storage = stays ? Storage(byteCount: byteCount + 4 * matrix.rows) : passing
+        let byteCount = matrix.quantizedByteCount
+        let stays = byteCount <= room
+        let storage = stays ? Storage(byteCount: byteCount) : passing
         let start = stays ? 0 : offset
         let scale = Tensor(storage, byteOffset: start, shape: [matrix.rows], elementType: .float32)
         let elements = Tensor(
@@ -201,18 +201,16 @@ final class MatrixSupply {
         )
         let result = operators.quantize(matrix, into: elements, scale: scale)
         if stays {
-            room -= byteCount + 4 * matrix.rows
+            room -= byteCount
             kept[nextGroup][index] = result
         } else {
-            offset += (byteCount + 3) / 4 * 4 + 4 * matrix.rows
+            offset += byteCount
         }
         return result
     }
 }
 
-extension MatrixSupply.Order {
-    /// Bytes of a matrix that stays quantised.
-    fileprivate func storedByteCount(_ matrix: WeightMatrix) -> Int {
-        matrix.rows * matrix.columns + 4 * matrix.rows
-    }
+extension WeightMatrix {
+    /// Bytes of the scales and the elements once they are quantised; whole floats, as scales follow.
+    fileprivate var quantizedByteCount: Int { 4 * rows + (rows * columns + 3) / 4 * 4 }
 }

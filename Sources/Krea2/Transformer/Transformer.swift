@@ -81,8 +81,6 @@ struct TransformerBlock {
 struct TransformerBranch {
     /// Fused text: `[text tokens, width]`.
     let text: Tensor
-    /// Angles of text and image tokens.
-    let rotary: RotaryTable
     /// Receives the velocity: `[image tokens, tokenWidth]`.
     let velocity: Tensor
 }
@@ -146,6 +144,7 @@ extension Transformer {
     /// - Parameters:
     ///   - image: Packed latent: `[image tokens, tokenWidth]`.
     ///   - branches: Prompts, and where the velocities go; those must not overlap the image.
+    ///   - rotary: Angles of the branches' text and image tokens, one branch after the other.
     ///   - time: Noise level from 0 to 1.
     ///   - supply: The matrices, in the order that `order` gives.
     ///   - scratch: Buffers for as many tokens.
@@ -156,6 +155,7 @@ extension Transformer {
     func forward(
         _ image: Tensor,
         _ branches: [TransformerBranch],
+        rotary: RotaryTable,
         time: Float,
         supply: MatrixSupply,
         scratch: TransformerScratch,
@@ -173,11 +173,14 @@ extension Transformer {
             let middle = first + branch.text.rows
             let end = middle + image.rows
             x.rows(first..<middle).copy(from: branch.text)
-            exact.linear(image, input, bias: inputBias, into: x.rows(middle..<end))
+            if let done = images.first {
+                x.rows(middle..<end).copy(from: x.rows(done))
+            } else {
+                exact.linear(image, input, bias: inputBias, into: x.rows(middle..<end))
+            }
             sequences.append(first..<end)
             images.append(middle..<end)
         }
-        let rotary = RotaryTable(joining: branches.map(\.rotary))
         let rows = BlockRows(sequences, rotary: rotary)
         // No one reads what the last block would make of the text.
         let imageRows = BlockRows(sequences, wanted: images, rotary: rotary)
