@@ -1,0 +1,126 @@
+"""Trains the autoencoder on crops of drawn pictures; saves and resumes.
+
+    train_autoencoder.py STATE.pt --minutes 60
+"""
+
+import argparse
+import os
+import random
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import world
+from autoencoder import Autoencoder
+
+CROP, BATCH, POOL = 128, 16, 1500
+
+
+def drawn(rng):
+    """A picture of a random size, so that the network meets textures of all the sizes in use."""
+    side = rng.choice([128, 192, 256, 256, 384])
+    return world.draw(world.sample(rng), side, side)
+
+
+def crop(rng, picture):
+    """A square of a picture as [3, CROP, CROP] in -1 ... 1."""
+    y, x = (rng.randrange(picture.shape[i] - CROP + 1) for i in range(2))
+    part = picture[y : y + CROP, x : x + CROP].astype(np.float32) / 127.5 - 1
+    return torch.from_numpy(part).permute(2, 0, 1)
+
+
+def loss_of(output, target):
+    """Mean absolute error of pixels and of their differences to neighbours."""
+    loss = F.l1_loss(output, target) + F.mse_loss(output, target)
+    for axis in (2, 3):
+        loss = loss + 0.5 * F.l1_loss(output.diff(dim=axis), target.diff(dim=axis))
+    return loss
+
+
+def evaluate(model, seed=99, count=32, side=256):
+    """Mean PSNR in decibels over held-out pictures."""
+    rng = random.Random(seed)
+    values = []
+    with torch.no_grad():
+        for _ in range(count):
+            picture = world.draw(world.sample(rng, held_out=True), side, side)
+            x = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+            y = model.decode(model.encode(x)).clamp(-1, 1)
+            values.append(-10 * torch.log10(F.mse_loss(y, x) / 4).item())
+    return sum(values) / len(values)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--total", type=int, default=9000, help="steps of the whole schedule")
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    model = Autoencoder().to(memory_format=torch.channels_last)
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    step = 0
+    if os.path.exists(arguments.state):
+        state = torch.load(arguments.state, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, step = state["average"], state["step"]
+
+    def save():
+        torch.save(
+            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step},
+            arguments.state + ".part",
+        )
+        os.replace(arguments.state + ".part", arguments.state)
+
+    def reconstructed(x):
+        """Latents and output, with a little noise on the latents that the diffusion will make."""
+        z = model.encode(x)
+        return z, model.decode(z + 0.03 * torch.randn_like(z))
+
+    compiled = torch.compile(reconstructed)
+    rng = random.Random(step)
+    pool = [drawn(rng) for _ in range(POOL if step < arguments.total else 1)]
+    start, total = time.time(), 0.0
+    while step < arguments.total and time.time() - start < 60 * arguments.minutes:
+        progress = step / arguments.total
+        rate = arguments.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 - progress) ** 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        for _ in range(2):
+            pool[rng.randrange(len(pool))] = drawn(rng)
+        x = torch.stack([crop(rng, rng.choice(pool)) for _ in range(BATCH)])
+        x = x.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            z, y = compiled(x)
+        loss = loss_of(y.float(), x) + 1e-4 * z.float().square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        decay = min(0.999, step / (step + 20))
+        for name, p in model.named_parameters():
+            average[name].lerp_(p.detach(), 1 - decay)
+        total += loss.item()
+        if step % 100 == 0:
+            print(f"step {step} loss {total / 100:.4f} {(time.time() - start):.0f} s", flush=True)
+            total = 0.0
+        if step % 1000 == 0:
+            save()
+            live = {name: p.detach().clone() for name, p in model.named_parameters()}
+            model.load_state_dict(average, strict=False)
+            print(f"step {step} held-out {evaluate(model):.2f} dB", flush=True)
+            model.load_state_dict(live, strict=False)
+    save()
+
+
+if __name__ == "__main__":
+    main()
