@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import world
 from autoencoder import Autoencoder
+from muon import Muon
 
 CROP, BATCH, POOL = 128, 16, 1500
 
@@ -56,26 +57,34 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("state")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--total", type=int, default=9000, help="steps of the whole schedule")
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--total", type=int, default=7000, help="steps of the whole schedule")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
     model = Autoencoder().to(memory_format=torch.channels_last)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    # The kernels between hidden channels; first and last layers, norms and biases are the others.
+    kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) > 3]
+    others = [p for p in model.parameters() if not any(p is k for k in kernels)]
+    optimisers = [Muon(kernels, lr=0.01), torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.99))]
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     step = 0
     if os.path.exists(arguments.state):
         state = torch.load(arguments.state, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(optimisers, state["optimisers"]):
+            optimiser.load_state_dict(saved)
         average, step = state["average"], state["step"]
 
     def save():
         torch.save(
-            {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step},
+            {
+                "model": model.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+                "average": average,
+                "step": step,
+            },
             arguments.state + ".part",
         )
         os.replace(arguments.state + ".part", arguments.state)
@@ -85,26 +94,27 @@ def main():
         z = model.encode(x)
         return z, model.decode(z + 0.03 * torch.randn_like(z))
 
-    compiled = torch.compile(reconstructed)
     rng = random.Random(step)
     pool = [drawn(rng) for _ in range(POOL if step < arguments.total else 1)]
     start, total = time.time(), 0.0
     while step < arguments.total and time.time() - start < 60 * arguments.minutes:
-        progress = step / arguments.total
-        rate = arguments.rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * (1 - progress) ** 1.0)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        factor = min(1, (step + 1) / 100) * (1.01 - step / arguments.total)
+        for optimiser, rate in zip(optimisers, rates):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
         for _ in range(2):
             pool[rng.randrange(len(pool))] = drawn(rng)
         x = torch.stack([crop(rng, rng.choice(pool)) for _ in range(BATCH)])
         x = x.to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            z, y = compiled(x)
+            z, y = reconstructed(x)
         loss = loss_of(y.float(), x) + 1e-4 * z.float().square().mean()
-        optimiser.zero_grad()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         step += 1
         decay = min(0.999, step / (step + 20))
         for name, p in model.named_parameters():
@@ -113,7 +123,7 @@ def main():
         if step % 100 == 0:
             print(f"step {step} loss {total / 100:.4f} {(time.time() - start):.0f} s", flush=True)
             total = 0.0
-        if step % 1000 == 0:
+        if step % 500 == 0:
             save()
             live = {name: p.detach().clone() for name, p in model.named_parameters()}
             model.load_state_dict(average, strict=False)

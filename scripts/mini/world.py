@@ -434,6 +434,26 @@ PAINTERS = {
 }
 
 
+def paint_blueprint(canvas, ground, parts, elements):
+    blue = np.array([0.10, 0.26, 0.55], np.float32)
+    grid = np.maximum(stripes(canvas, 0, 1 / 8, 0.08), stripes(canvas, math.pi / 2, 1 / 8, 0.08))
+    picture = mix(blue * np.ones_like(ground), WHITE, 0.3 * grid)
+    for distance, colour, strength in parts:
+        picture = mix(picture, blue, strength * cover(canvas, distance))
+        picture = mix(picture, WHITE, strength * cover(canvas, np.abs(distance) - 0.009))
+    return picture
+
+
+def paint_sepia(canvas, ground, parts, elements):
+    grey = paint_watercolour(canvas, ground, parts, elements) @ np.array([0.3, 0.6, 0.1], np.float32)
+    dark, light = np.array([0.23, 0.13, 0.07]), np.array([0.98, 0.91, 0.76])
+    return mix(dark * np.ones_like(ground), light.astype(np.float32), grey).astype(np.float32)
+
+
+# Styles that no caption names; LoRAs learn them.
+EXTRA_PAINTERS = {"blueprint": paint_blueprint, "sepia": paint_sepia}
+
+
 def parts_of(canvas, scene):
     """Everything painted over the background: (distance, colour, strength), back to front."""
     tilt = 0.5 * scene.movement * (1 if scene.seed & 1 else -1)
@@ -461,7 +481,8 @@ def draw(scene, width, height):
     speck = INK if scene.place in ("snow", "paper", "fog", "desert") else WHITE
     if scene.style in ("neon", "chalk"):
         speck = 0.9 * WHITE
-    picture = PAINTERS[scene.style](canvas, ground, list(parts_of(canvas, scene)), elements)
+    painter = (PAINTERS | EXTRA_PAINTERS)[scene.style]
+    picture = painter(canvas, ground, list(parts_of(canvas, scene)), elements)
     picture = saturated(mix(picture, speck, 0.75 * elements), scene.intensity)
     pixels = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
     if is_pixels:
