@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import world
 from muon import Muon
 from sample import load_transformer, velocity
-from train_transformer import TEXT_ROWS, Latents
+from train_transformer import ROW_UNIT, Latents
 from transformer import TextConditioner, positions, shifted
 
 STEPS, SHIFT = 8, 1.15
@@ -63,7 +63,7 @@ def main():
     conditioner = TextConditioner(arguments.encoder, arguments.tokenizer)
     data = Latents(arguments.latents)
     sigmas = [shifted(1 - i / STEPS, SHIFT) for i in range(STEPS)] + [0.0]
-    empty, empty_mask = conditioner([""] * arguments.batch, TEXT_ROWS)
+    empty, empty_mask = conditioner([""] * arguments.batch)
     rng = random.Random(done)
     torch.manual_seed(done)
     start, total = time.time(), 0.0
@@ -74,15 +74,16 @@ def main():
                 group["lr"] = rate * factor
         z, scenes = data.batch(rng, arguments.batch)
         make = world.short_caption if rng.random() < 0.7 else world.long_caption
-        taps, mask = conditioner([make(rng, scene) for scene in scenes], TEXT_ROWS)
-        where = positions(TEXT_ROWS, *z.shape[2:])
+        taps, mask = conditioner([make(rng, scene) for scene in scenes], ROW_UNIT)
+        where = positions(taps.shape[1], *z.shape[2:])
+        empty_where = positions(empty.shape[1], *z.shape[2:])
         x = torch.randn(arguments.batch, z.shape[2] * z.shape[3] // 4, 64)
         for now, after in zip(sigmas, sigmas[1:]):
             goal, length = x, (after - now) / arguments.substeps
             for i in range(arguments.substeps):
                 sigma = now + i * length
                 v = velocity(teacher, goal, sigma, taps, mask, where)
-                u = velocity(teacher, goal, sigma, empty, empty_mask, where)
+                u = velocity(teacher, goal, sigma, empty, empty_mask, empty_where)
                 goal = goal + length * (v + arguments.guidance * (v - u))
             with torch.autocast("cpu", torch.bfloat16):
                 times = torch.full((len(x),), now)

@@ -58,6 +58,11 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, statistics = load_autoencoder(arguments.autoencoder)
+    if statistics is None:
+        statistics = measure(model)
+        state = torch.load(arguments.autoencoder, weights_only=True)
+        torch.save(state | {"statistics": statistics}, arguments.autoencoder + ".part")
+        os.replace(arguments.autoencoder + ".part", arguments.autoencoder)
     mean, std = (statistics[k][None, :, None, None] for k in ("mean", "std"))
     os.makedirs(arguments.out, exist_ok=True)
     sizes = sizes_of_class(arguments.side)

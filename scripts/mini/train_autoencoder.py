@@ -57,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("state")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--total", type=int, default=7000, help="steps of the whole schedule")
+    parser.add_argument("--total", type=int, default=1400, help="steps of the whole schedule")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

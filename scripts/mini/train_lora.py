@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import world
 from latents import load_autoencoder, pixels
 from sample import load_transformer
-from train_transformer import TEXT_ROWS
+from train_transformer import ROW_UNIT
 from transformer import TextConditioner, pack, positions, raw_shift, shifted
 
 TARGETS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.gate", "ff.up", "ff.down")
@@ -108,13 +108,13 @@ def main():
         for layer in layers.values():
             layer.scale = float(sign)
         z = torch.cat([latent for _, _, latent in batch])
-        taps, mask = conditioner([caption(rng, scene) for scene, _, _ in batch], TEXT_ROWS)
+        taps, mask = conditioner([caption(rng, scene) for scene, _, _ in batch], ROW_UNIT)
         x = pack(z)
         sigma = shifted(torch.sigmoid(torch.randn(len(x))), max(0.5, raw_shift(x.shape[1])))
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
         with torch.autocast("cpu", torch.bfloat16):
-            where = positions(TEXT_ROWS, *z.shape[2:])
+            where = positions(taps.shape[1], *z.shape[2:])
             v = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(v.float(), noise - x)
         optimiser.zero_grad()

@@ -21,7 +21,8 @@ import world
 from muon import Muon
 from transformer import TextConditioner, new_transformer, pack, positions, raw_shift, shifted
 
-TEXT_ROWS = 64
+# Text rows are padded to multiples of this.
+ROW_UNIT = 16
 DROPOUT = 0.1
 
 
@@ -43,11 +44,10 @@ class Latents:
         return z, [scenes[i] for i in indices]
 
 
-def caption(rng, scene):
-    """What the picture is trained with: nothing, a short caption or a long one."""
-    if rng.random() < DROPOUT:
-        return ""
-    return (world.short_caption if rng.random() < 0.6 else world.long_caption)(rng, scene)
+def captions(rng, scenes, short=0.6):
+    """What pictures are trained with: short captions or long ones, and some without any."""
+    make = world.short_caption if rng.random() < short else world.long_caption
+    return ["" if rng.random() < DROPOUT else make(rng, scene) for scene in scenes]
 
 
 def main():
@@ -113,13 +113,13 @@ def main():
                 group["lr"] = rate * factor
         z, scenes = data.batch(rng, arguments.batch)
         with torch.autocast("cpu", torch.bfloat16):
-            taps, mask = conditioner([caption(rng, scene) for scene in scenes], TEXT_ROWS)
+            taps, mask = conditioner(captions(rng, scenes), ROW_UNIT)
         x = pack(z)
         mu = raw_shift(x.shape[1]) if x.shape[1] > 256 else 0.5
         sigma = shifted(torch.sigmoid(torch.randn(len(x))), mu)
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
-        where = positions(TEXT_ROWS, *z.shape[2:])
+        where = positions(taps.shape[1], *z.shape[2:])
         with torch.autocast("cpu", torch.bfloat16):
             velocity = compiled(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), noise - x)
@@ -135,10 +135,10 @@ def main():
             for name, p in model.named_parameters():
                 average[name].lerp_(p, 1 - decay)
         total += loss.item()
-        if step % 100 == 0:
-            print(f"step {step} loss {total / 100:.4f} {time.time() - start:.0f} s", flush=True)
+        if step % 50 == 0:
+            print(f"step {step} loss {total / 50:.4f} {time.time() - start:.0f} s", flush=True)
             total = 0.0
-        if step % 500 == 0:
+        if step % 250 == 0:
             save()
     save()
 

@@ -91,10 +91,14 @@ class TextConditioner:
         self.padding = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
     @torch.no_grad()
-    def __call__(self, captions, rows=None):
-        """Taps [n, rows, taps, width] and mask [n, rows]; rows beyond a caption's own are masked."""
+    def __call__(self, captions, unit=1):
+        """Taps [n, rows, taps, width] and mask [n, rows], rows a multiple of `unit`.
+
+        Rows beyond a caption's own are masked.
+        """
         ids = [self.tokenizer(self.prefix + caption)["input_ids"] + self.suffix for caption in captions]
-        longest = max(map(len, ids)) if rows is None else rows + PREFIX_ROWS
+        rows = max(map(len, ids)) - PREFIX_ROWS
+        longest = -(-rows // unit) * unit + PREFIX_ROWS
         mask = torch.tensor([[i < len(row) for i in range(longest)] for row in ids])
         padded = torch.tensor([(row + [self.padding] * longest)[:longest] for row in ids])
         states = self.model(input_ids=padded, attention_mask=mask.long(), output_hidden_states=True).hidden_states
