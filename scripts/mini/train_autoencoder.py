@@ -17,6 +17,8 @@ from autoencoder import Autoencoder
 from muon import Muon
 
 CROP, BATCH, POOL = 128, 16, 1500
+# Deviation of the noise on latents, which deviate by 2 to 3, and the steps until it is reached.
+NOISE, SETTLED = 0.35, 1400
 
 
 def drawn(rng):
@@ -57,7 +59,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("state")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--total", type=int, default=1400, help="steps of the whole schedule")
+    parser.add_argument("--total", type=int, default=2000, help="steps of the whole schedule")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -90,9 +92,12 @@ def main():
         os.replace(arguments.state + ".part", arguments.state)
 
     def reconstructed(x):
-        """Latents and output, with a little noise on the latents that the diffusion will make."""
+        """Latents and output; noise on the latents makes them smooth, which the diffusion needs.
+
+        There is little of it at first, when it would hide everything.
+        """
         z = model.encode(x)
-        return z, model.decode(z + 0.03 * torch.randn_like(z))
+        return z, model.decode(z + NOISE * min(1, step / SETTLED) * torch.randn_like(z))
 
     rng = random.Random(step)
     pool = [drawn(rng) for _ in range(POOL if step < arguments.total else 1)]
