@@ -26,7 +26,8 @@ extension CommandRun {
     static func inProcess(
         _ arguments: String...,
         input: String = "",
-        environment: [String: String] = [:]
+        environment: [String: String] = [:],
+        embeddedFolders: [String] = []
     ) -> CommandRun {
         let written = Recorder()
         let console = Console(
@@ -34,6 +35,7 @@ extension CommandRun {
             writeErrors: { bytes in written.errors.withLock { $0 += bytes } },
             readInput: { _ in Array(input.utf8) },
             environment: environment,
+            embeddedFolders: embeddedFolders,
             outputIsTerminal: false,
             errorsAreTerminal: false,
             columns: { 80 },
