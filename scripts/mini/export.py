@@ -42,10 +42,15 @@ def weights(path):
     if path.suffix == ".safetensors":
         return load_file(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in WEIGHT_KEYS:
-        if key in state:
-            return state[key]
-    return state
+    tensors = next((state[key] for key in WEIGHT_KEYS if key in state), state)
+    # torch.compile puts a word before the names.
+    return {name.removeprefix("_orig_mod."): tensor for name, tensor in tensors.items()}
+
+
+def write_bfloat16(tensors, file):
+    """All of a file in BF16, as the released encoders, autoencoders and LoRAs are."""
+    tensors = {name: t.to(torch.bfloat16).contiguous() for name, t in tensors.items()}
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def transformer_config(tensors):
@@ -88,7 +93,8 @@ def transformer_config(tensors):
 def write_transformer(source, folder, variant):
     """The official single file, and config.json beside it for diffusers."""
     tensors = weights(source)
-    save_file(layouts.official_tensors(tensors), folder / f"{variant}.safetensors")
+    official = layouts.official_tensors(tensors)
+    save_file(official, folder / f"{variant}.safetensors", metadata={"format": "pt"})
     files.write_json(folder / "config.json", transformer_config(tensors))
 
 
@@ -103,9 +109,8 @@ def write_autoencoder(source, statistics, folder):
         "latents_mean": numbers["latents_mean"],
         "latents_std": numbers["latents_std"],
     }
-    tensors = {n: t.to(torch.bfloat16).contiguous() for n, t in model.exported().items()}
     files.write_json(folder / "config.json", config)
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    write_bfloat16(model.exported(), folder / "diffusion_pytorch_model.safetensors")
 
 
 def write_settings(folder):
@@ -143,6 +148,11 @@ def export(states, folder):
         if (states / part).is_dir():
             shutil.rmtree(folder / part, ignore_errors=True)
             shutil.copytree(states / part, folder / part)
+            for file in (folder / part).glob("*.safetensors"):
+                write_bfloat16(load_file(file), file)
+    config = folder / "text_encoder" / "config.json"
+    if config.exists():
+        files.write_json(config, {**json.loads(config.read_text()), "dtype": "bfloat16"})
     write_settings(folder)
 
 
