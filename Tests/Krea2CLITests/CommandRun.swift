@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Krea2CLI
@@ -69,6 +70,17 @@ final class CommandProcess {
     static var executable: URL {
         URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent().appendingPathComponent("krea2")
+    }
+
+    /// A copy of the executable as `bin/krea2` in a folder; a link would lead back to the package.
+    static func copy(in folder: TemporaryFolder) throws -> URL {
+        let copy = URL(fileURLWithPath: folder.file("bin/krea2"))
+        try FileManager.default.createDirectory(
+            at: copy.deletingLastPathComponent(),
+            withIntermediateDirectories: true
+        )
+        try FileManager.default.copyItem(at: executable, to: copy)
+        return copy
     }
 
     /// Starts a command line in a folder, with nothing of the tester's models in sight.

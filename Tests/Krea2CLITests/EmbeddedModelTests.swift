@@ -89,10 +89,7 @@ struct EmbeddedModelProcessTests {
     init() throws {
         folder = try TemporaryFolder()
         let files = FileManager.default
-        // A copy, since a link would lead back to the package.
-        executable = URL(fileURLWithPath: folder.file("bin/krea2"))
-        try files.createDirectory(atPath: folder.file("bin"), withIntermediateDirectories: true)
-        try files.copyItem(at: CommandProcess.executable, to: executable)
+        executable = try CommandProcess.copy(in: folder)
         let model = try ModelCopy(in: folder)
         try model.remove("transformer")
         try files.copyItem(
