@@ -6,6 +6,7 @@
 """
 
 import argparse
+import dataclasses
 import random
 import time
 from pathlib import Path
@@ -126,8 +127,6 @@ def evaluate(model, count, seed=4242):
 
 def monotone(count=40, seed=7):
     """Means of each statistic on scenes that differ in that attribute alone, at 0, 0.25, ... 1."""
-    import dataclasses
-
     rng = random.Random(seed)
     scenes = [world.sample(rng, held_out=True) for _ in range(count)]
     lines = []
