@@ -107,11 +107,13 @@ def read(cells):
     if not tops:
         tops = [divmod(int(heat.argmax()), columns)]
     tops.sort(key=lambda top: -heat[top[0], top[1]].item())
+    # The cells around a centre have learnt to name the thing, too: all vote, by their heat.
+    votes = F.avg_pool2d((cells[3:] * heat)[None], 3, 1, 1)[0]
     kinds = len(world.KINDS)
     return [
         Seen(
-            world.KINDS[int(cells[3 : 3 + kinds, row, column].argmax())],
-            COLOUR_NAMES[int(cells[3 + kinds :, row, column].argmax())],
+            world.KINDS[int(votes[:kinds, row, column].argmax())],
+            COLOUR_NAMES[int(votes[kinds:, row, column].argmax())],
             (column + 0.5 + cells[1, row, column].item()) / columns,
             (row + 0.5 + cells[2, row, column].item()) / rows,
             heat[row, column].item(),
