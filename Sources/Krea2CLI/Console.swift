@@ -10,6 +10,8 @@ struct Console: Sendable {
     var readInput: @Sendable (_ limit: Int) throws(Failure) -> [UInt8]
     /// The environment variables that the commands look at.
     var environment: [String: String]
+    /// Folders that may hold the embedded checkpoint, the nearest first.
+    var embeddedFolders: [String]
     var outputIsTerminal: Bool
     var errorsAreTerminal: Bool
     /// Columns of the terminal behind standard error.
@@ -61,6 +63,7 @@ extension Console {
             writeErrors: { bytes in try? write(bytes, to: STDERR_FILENO) },
             readInput: { limit throws(Failure) in try read(STDIN_FILENO, limit: limit) },
             environment: environmentValues(ModelDiscovery.variables),
+            embeddedFolders: EmbeddedModel.folders(),
             outputIsTerminal: isatty(STDOUT_FILENO) == 1,
             errorsAreTerminal: isatty(STDERR_FILENO) == 1,
             columns: { terminalColumns(STDERR_FILENO) },
