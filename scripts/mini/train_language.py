@@ -1,0 +1,315 @@
+"""Trains the language model to expand captions and to caption pictures; saves and resumes.
+
+    train_language.py STATE.pt --minutes 35 --tokenizer FOLDER
+
+The tokenizer is trained first where FOLDER does not hold one. `--check` compares the batched networks
+of this file with transformers' own, and the patches with those of its image processor, and stops.
+
+Besides its answers the model learns, through a linear layer that is thrown away, what each cell of a
+picture shows: that teaches the vision tower in a fraction of the time.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoTokenizer
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
+
+import language
+import world
+
+ROWS, LENGTH = 6, 320
+CAPTIONING, CELL_WEIGHT = 0.45, 0.25
+POOL, REFRESHED = 100, 4
+# Width and height of the pictures, most of them small.
+SMALL = [(w, h) for w in (128, 160, 192, 224, 256) for h in (128, 160, 192, 224, 256)]
+LARGE = [(256, 256)] * 4 + [(224, 320), (320, 224), (192, 352), (352, 192), (320, 320), (256, 384), (384, 256), (384, 384)]
+KINDS, COLOURS = world.KINDS, list(world.COLOURS)
+STYLES, PLACES = world.STYLES, list(world.PLACES)
+LABELS = [len(KINDS) + 1, len(COLOURS) + 1, len(STYLES), len(PLACES), 3, 3, 3]
+
+
+# The networks, for batches
+
+
+class Networks(nn.Module):
+    """The model with both towers run on whole batches, and the layer that names cells."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.cells = nn.Linear(language.TEXT["hidden_size"], sum(LABELS))
+        self.visual, self.text = model.model.visual, model.model.language_model
+        self.tables = {}
+
+    def places(self, grid):
+        """Position table and rotary phases of a grid of patches (rows, columns)."""
+        if grid not in self.tables:
+            sizes = torch.tensor([[1, *grid]])
+            table = get_vision_interpolation_indices_and_weights(
+                sizes, num_grid_per_side=self.visual.num_grid_per_side, mode=self.visual.interpolation_mode,
+                align_corners=self.visual.interpolation_align_corners, spatial_merge_size=2,
+            )  # fmt: skip
+            phases = self.visual.rotary_pos_emb(torch.zeros(1), get_vision_position_ids(sizes, 2))
+            self.tables[grid] = (*table, *phases)
+        return self.tables[grid]
+
+    def see(self, pixels, grid):
+        """Rows of the language model from patches [pictures, patches, 1536], and those of deepstack."""
+        visual, heads = self.visual, language.VISION["num_heads"]
+        indices, weights, cos, sin = self.places(grid)
+        count, patches, _ = pixels.shape
+        proj = visual.patch_embed.proj
+        x = F.linear(pixels, proj.weight.flatten(1), proj.bias)
+        x = x + (visual.pos_embed(indices) * weights[:, :, None]).sum(1)
+        deep = []
+        for index, block in enumerate(visual.blocks):
+            qkv = block.attn.qkv(block.norm1(x)).view(count, patches, 3, heads, -1)
+            q, k, v = qkv.unbind(2)
+            q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
+            q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + block.attn.proj(y)
+            x = x + block.mlp(block.norm2(x))
+            if index in visual.deepstack_visual_indexes:
+                merger = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(index)]
+                deep.append(merger(x))
+        return visual.merger(x), deep
+
+    def talk(self, x, mask, cos, sin, deep):
+        """Logits from embeddings [rows, length, width]; `deep` is added after the first layers."""
+        for index, layer in enumerate(self.text.layers):
+            x = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
+            if index < len(deep):
+                x = x + deep[index]
+        return F.linear(self.text.norm(x), self.text.embed_tokens.weight)
+
+    def answer_loss(self, x, mask, cos, sin, deep, targets, weights):
+        logits = self.talk(x, mask, cos, sin, deep).float()
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses @ weights.flatten() / weights.sum()
+
+    def inputs(self, batch, pixels=None, grid=None):
+        """What `talk` takes, and the pictures' rows."""
+        ids, places = torch.from_numpy(batch.ids), torch.from_numpy(batch.positions)
+        document = torch.from_numpy(batch.documents)
+        same = document[:, :, None] == document[:, None, :]
+        mask = (same | (document == 0)[:, None, :]).tril()[:, None]
+        x = self.text.embed_tokens(ids)
+        cos, sin = self.text.rotary_emb(x, places)
+        deep = [torch.zeros_like(x) for _ in language.VISION["deepstack_visual_indexes"]]
+        if pixels is None:
+            return (x, mask, cos, sin, deep), None
+        at = torch.from_numpy(batch.image_at)
+        seen, levels = self.see(pixels, grid)
+        put = lambda into, rows: into.flatten(0, 1).index_copy(0, at, rows.to(x.dtype)).view_as(x)  # noqa: E731
+        return (put(x, seen), mask, cos, sin, [put(d, rows) for d, rows in zip(deep, levels)]), seen
+
+    def cell_loss(self, seen, labels):
+        parts = self.cells(seen).float().split(LABELS, dim=-1)
+        return sum(F.cross_entropy(part, labels[:, i]) for i, part in enumerate(parts))
+
+
+# Pictures
+
+
+def cell_labels(scene, width, height):
+    """What each cell shows, [cells, labels]: the thing whose circle holds its centre, and the whole scene."""
+    columns, rows = width // language.CELL, height // language.CELL
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    x, y = (x + 0.5) / columns, (y + 0.5) / rows
+    labels = np.zeros((rows * columns, len(LABELS)), np.int64)
+    labels[:, 2], labels[:, 3] = STYLES.index(scene.style), PLACES.index(scene.place)
+    for i, value in enumerate((scene.intensity, scene.complexity, scene.movement)):
+        labels[:, 4 + i] = world.third(value)
+    labels[:, 0], labels[:, 1] = len(KINDS), len(COLOURS)
+    short = min(width, height)
+    for thing in scene.things:
+        near = np.hypot((x - thing.x) * width, (y - thing.y) * height) < thing.radius * short
+        labels[near, 0], labels[near, 1] = KINDS.index(thing.kind), COLOURS.index(thing.colour)
+    return labels
+
+
+class Pictures:
+    """A pool of drawn pictures for each size, renewed little by little."""
+
+    def __init__(self):
+        self.pools = {}
+
+    def draw(self, rng, size):
+        scene = world.sample(rng)
+        return scene, world.draw(scene, *size), cell_labels(scene, *size)
+
+    def choose(self, rng):
+        """A size and its pool."""
+        size = rng.choice(SMALL if rng.random() < 0.65 else LARGE)
+        pool = self.pools.setdefault(size, [])
+        if len(pool) < POOL:
+            pool += [self.draw(rng, size) for _ in range(8)]
+        else:
+            for _ in range(REFRESHED):
+                pool[rng.randrange(len(pool))] = self.draw(rng, size)
+        return size, pool
+
+
+def expansion_batch(rng, teacher):
+    return language.pack(rng, teacher, lambda _: teacher.expansion(rng), ROWS, LENGTH)
+
+
+def captioning_batch(rng, teacher, pictures):
+    """A batch of pictures of one size, their patches, labels and grid of patches."""
+    (width, height), pool = pictures.choose(rng)
+    rows, columns = height // language.CELL, width // language.CELL
+    order = []
+
+    def make(number):
+        if not order or number % len(pool) == 0:
+            order[:] = rng.sample(range(len(pool)), len(pool))
+        index = order[number % len(pool)]
+        return teacher.captioning(rng, pool[index][0], rows * columns, index)
+
+    batch = language.pack(rng, teacher, make, ROWS, LENGTH, (rows, columns))
+    chosen = [pool[index] for index in batch.pictures]
+    pixels = torch.from_numpy(np.stack([language.patches(picture) for _, picture, _ in chosen]))
+    labels = torch.from_numpy(np.concatenate([labels for _, _, labels in chosen]))
+    return batch, pixels, labels, (2 * rows, 2 * columns)
+
+
+# Checks
+
+
+def check(networks, tokenizer, teacher):
+    """Compares batches with transformers' own model, one example at a time, and patches with its processor."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    rng, pictures = random.Random(0), Pictures()
+    batch, pixels, _, grid = captioning_batch(rng, teacher, pictures)
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_resize=False
+    )
+    (size, pool), = pictures.pools.items()
+    picture = pool[batch.pictures[0]][1]
+    theirs = processor(picture, return_tensors="pt")["pixel_values"]
+    print("pictures", size, "patches differ by", (theirs - pixels[0]).abs().max().item())
+    with torch.no_grad():
+        arguments, _ = networks.inputs(batch, pixels, grid)
+        ours = networks.talk(*arguments)
+        worst, picture = 0.0, 0
+        for row in range(ROWS):
+            opening = batch.ids[row][batch.documents[row] == 0]
+            for document in sorted(set(batch.documents[row]) - {-1, 0}):
+                at = batch.documents[row] == document
+                ids = torch.from_numpy(np.concatenate([opening, batch.ids[row][at]]))[None]
+                logits = networks.model(
+                    input_ids=ids, pixel_values=pixels[picture], image_grid_thw=torch.tensor([[1, *grid]]),
+                    mm_token_type_ids=(ids == teacher.image_pad).int(),
+                ).logits[0, len(opening) :]  # fmt: skip
+                worst = max(worst, (logits - ours[row][torch.from_numpy(at)]).abs().max().item())
+                picture += 1
+    print(picture, "examples, logits differ by", worst, "of", ours.abs().max().item())
+
+
+# Training
+
+
+def load_tokenizer(folder):
+    if not (Path(folder) / "tokenizer.json").exists():
+        language.write_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("state")
+    parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
+    parser.add_argument("--minutes", type=float, default=35, help="of the whole schedule, over all runs")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    teacher = language.Teacher(tokenizer)
+    networks = Networks(language.build(tokenizer))
+    if arguments.check:
+        return check(networks, tokenizer, teacher)
+
+    average = {name: p.detach().clone() for name, p in networks.named_parameters()}
+    matrices = [p for p in networks.parameters() if p.dim() > 1]
+    vectors = [p for p in networks.parameters() if p.dim() == 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
+        lr=arguments.rate, betas=(0.9, 0.98), fused=True,
+    )  # fmt: skip
+    step, spent = 0, 0.0
+    if os.path.exists(arguments.state):
+        state = torch.load(arguments.state, weights_only=True)
+        networks.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, step, spent = state["average"], state["step"], state["seconds"]
+
+    def save():
+        state = {
+            "model": networks.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
+            "step": step, "seconds": spent,
+        }  # fmt: skip
+        torch.save(state, arguments.state + ".part")
+        os.replace(arguments.state + ".part", arguments.state)
+
+    answer_loss = torch.compile(networks.answer_loss)
+    rng, pictures = random.Random(step), Pictures()
+    budget, before = 60 * arguments.minutes, time.time()
+    sums = {"expansion": [0.0, 0], "captioning": [0.0, 0], "cells": [0.0, 0]}
+    examples = 0
+    while spent < budget:
+        progress = spent / budget
+        shape = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimiser.param_groups:
+            group["lr"] = arguments.rate * min(1, (step + 1) / 150) * shape
+        captioning = rng.random() < CAPTIONING
+        with torch.autocast("cpu", torch.bfloat16):
+            if captioning:
+                batch, pixels, labels, grid = captioning_batch(rng, teacher, pictures)
+                parts, seen = networks.inputs(batch, pixels, grid)
+            else:
+                batch = expansion_batch(rng, teacher)
+                parts, seen = networks.inputs(batch)
+            targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
+            loss = answer_loss(*parts, targets, weights)
+            cells = networks.cell_loss(seen, labels) if captioning else None
+        for key, value in (("captioning" if captioning else "expansion", loss), ("cells", cells)):
+            if value is not None:
+                sums[key][0] += value.item()
+                sums[key][1] += 1
+        optimiser.zero_grad()
+        (loss + CELL_WEIGHT * cells if captioning else loss).backward()
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        optimiser.step()
+        step, examples = step + 1, examples + int(batch.documents.max())
+        decay = min(0.998, step / (step + 20))
+        torch._foreach_lerp_(list(average.values()), [p.detach() for p in networks.parameters()], 1 - decay)
+        now = time.time()
+        if step > 1 or spent > 0:  # the first step compiles
+            spent += now - before
+        before = now
+        if step % 50 == 0:
+            figures = " ".join(f"{key} {total / max(count, 1):.3f}" for key, (total, count) in sums.items())
+            print(f"step {step} {figures} examples {examples} {spent:.0f} s", flush=True)
+            sums = {key: [0.0, 0] for key in sums}
+        if step % 200 == 0:
+            save()
+    save()
+
+
+if __name__ == "__main__":
+    main()
