@@ -27,7 +27,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 import language
 import world
 
-ROWS, LENGTH = 6, 320
+ROWS, LENGTH = 7, 256
 CAPTIONING, CELL_WEIGHT = 0.45, 0.25
 POOL, REFRESHED = 100, 4
 # Width and height of the pictures, most of them small.
@@ -232,8 +232,8 @@ def main():
     parser.add_argument("state")
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
     parser.add_argument("--minutes", type=float, default=35, help="of the whole schedule, over all runs")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
