@@ -27,6 +27,7 @@ def export(state, tokenizer_folder, folder):
     missing, surplus = model.load_state_dict(weights, strict=False)
     assert set(missing) <= {"lm_head.weight"} and not surplus, (missing, surplus)
     model.to(torch.bfloat16).save_pretrained(folder / "text_encoder")
+    (folder / "text_encoder" / "model.safetensors").chmod(0o644)
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
         shutil.copyfile(Path(tokenizer_folder) / name, folder / "tokenizer" / name)

@@ -32,7 +32,8 @@ CAPTIONING, CELL_WEIGHT = 0.45, 0.25
 POOL, REFRESHED = 100, 4
 # Width and height of the pictures, most of them small.
 SMALL = [(w, h) for w in (128, 160, 192, 224, 256) for h in (128, 160, 192, 224, 256)]
-LARGE = [(256, 256)] * 4 + [(224, 320), (320, 224), (192, 352), (352, 192), (320, 320), (256, 384), (384, 256), (384, 384)]
+LARGE = [(256, 256)] * 4 + [(224, 320), (320, 224), (192, 352), (352, 192)]
+LARGE += [(320, 320), (256, 384), (384, 256), (384, 384)]
 KINDS, COLOURS = world.KINDS, list(world.COLOURS)
 STYLES, PLACES = world.STYLES, list(world.PLACES)
 LABELS = [len(KINDS) + 1, len(COLOURS) + 1, len(STYLES), len(PLACES), 3, 3, 3]
@@ -111,8 +112,12 @@ class Networks(nn.Module):
             return (x, mask, cos, sin, deep), None
         at = torch.from_numpy(batch.image_at)
         seen, levels = self.see(pixels, grid)
-        put = lambda into, rows: into.flatten(0, 1).index_copy(0, at, rows.to(x.dtype)).view_as(x)  # noqa: E731
-        return (put(x, seen), mask, cos, sin, [put(d, rows) for d, rows in zip(deep, levels)]), seen
+
+        def put(into, rows):
+            return into.flatten(0, 1).index_copy(0, at, rows.flatten(0, -2).to(x.dtype)).view_as(x)
+
+        deep = [put(zeros, rows) for zeros, rows in zip(deep, levels)]
+        return (put(x, seen), mask, cos, sin, deep), seen
 
     def cell_loss(self, seen, labels):
         parts = self.cells(seen).float().split(LABELS, dim=-1)
@@ -234,7 +239,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=35, help="of the whole schedule, over all runs")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="compare with transformers and stop")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
