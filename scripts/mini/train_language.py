@@ -5,8 +5,9 @@
 The tokenizer is trained first where FOLDER does not hold one. `--check` compares the batched networks
 of this file with transformers' own, and the patches with those of its image processor, and stops.
 
-Besides its answers the model learns, through a linear layer that is thrown away, what each cell of a
-picture shows: that teaches the vision tower in a fraction of the time.
+Steps are of three tasks: expanding, captioning, and looking. Looking trains the vision tower alone to
+tell, through a linear layer that is thrown away, what each cell of a picture shows; captioning learns
+that too. It teaches the tower in a fraction of the time.
 """
 
 import argparse
@@ -28,7 +29,10 @@ import language
 import world
 
 ROWS, LENGTH = 7, 256
-CAPTIONING, CELL_WEIGHT = 0.45, 0.25
+# Shares of the steps; a looking step is the cheapest.
+TASKS = {"expansion": 0.30, "captioning": 0.20, "looking": 0.50}
+CELL_WEIGHT = 0.25
+LOOKING_PATCHES = 3000
 POOL, REFRESHED = 100, 4
 # Width and height of the pictures, most of them small.
 SMALL = [(w, h) for w in (128, 160, 192, 224, 256) for h in (128, 160, 192, 224, 256)]
@@ -120,8 +124,14 @@ class Networks(nn.Module):
         return (put(x, seen), mask, cos, sin, deep), seen
 
     def cell_loss(self, seen, labels):
-        parts = self.cells(seen).float().split(LABELS, dim=-1)
-        return sum(F.cross_entropy(part, labels[:, i]) for i, part in enumerate(parts))
+        """Sum over the kinds of label; cells without a thing count less for its kind and colour."""
+        parts = self.cells(seen.flatten(0, -2)).float().split(LABELS, dim=-1)
+        weights = [torch.ones(part.shape[1]) for part in parts]
+        weights[0][-1] = weights[1][-1] = 0.2
+        return sum(
+            F.cross_entropy(part, labels[:, i], weight)
+            for i, (part, weight) in enumerate(zip(parts, weights))
+        )
 
 
 # Pictures
@@ -183,10 +193,22 @@ def captioning_batch(rng, teacher, pictures):
         return teacher.captioning(rng, pool[index][0], rows * columns, index)
 
     batch = language.pack(rng, teacher, make, ROWS, LENGTH, (rows, columns))
-    chosen = [pool[index] for index in batch.pictures]
+    return batch, *stacked([pool[index] for index in batch.pictures]), (2 * rows, 2 * columns)
+
+
+def looking_batch(rng, pictures):
+    """Patches, labels and grid of pictures of one size alone."""
+    (width, height), pool = pictures.choose(rng)
+    rows, columns = height // 16, width // 16
+    count = min(len(pool), max(1, LOOKING_PATCHES // (rows * columns)))
+    return *stacked(rng.sample(pool, count)), (rows, columns)
+
+
+def stacked(chosen):
+    """Patches and labels of drawn pictures."""
     pixels = torch.from_numpy(np.stack([language.patches(picture) for _, picture, _ in chosen]))
     labels = torch.from_numpy(np.concatenate([labels for _, _, labels in chosen]))
-    return batch, pixels, labels, (2 * rows, 2 * columns)
+    return pixels, labels
 
 
 # Checks
@@ -274,43 +296,46 @@ def main():
     answer_loss = torch.compile(networks.answer_loss)
     rng, pictures = random.Random(step), Pictures()
     budget, before = 60 * arguments.minutes, time.time()
-    sums = {"expansion": [0.0, 0], "captioning": [0.0, 0], "cells": [0.0, 0]}
-    examples = 0
+    sums = {task: [0.0, 0] for task in TASKS}
+    examples, started = 0, False
     while spent < budget:
         progress = spent / budget
         shape = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimiser.param_groups:
             group["lr"] = arguments.rate * min(1, (step + 1) / 150) * shape
-        captioning = rng.random() < CAPTIONING
+        task = rng.choices(list(TASKS), TASKS.values())[0]
         with torch.autocast("cpu", torch.bfloat16):
-            if captioning:
+            if task == "looking":
+                pixels, labels, grid = looking_batch(rng, pictures)
+                loss = networks.cell_loss(networks.see(pixels, grid)[0], labels)
+            elif task == "captioning":
                 batch, pixels, labels, grid = captioning_batch(rng, teacher, pictures)
                 parts, seen = networks.inputs(batch, pixels, grid)
+                cells = networks.cell_loss(seen, labels)
             else:
                 batch = expansion_batch(rng, teacher)
-                parts, seen = networks.inputs(batch)
-            targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
-            loss = answer_loss(*parts, targets, weights)
-            cells = networks.cell_loss(seen, labels) if captioning else None
-        for key, value in (("captioning" if captioning else "expansion", loss), ("cells", cells)):
-            if value is not None:
-                sums[key][0] += value.item()
-                sums[key][1] += 1
+                parts, _ = networks.inputs(batch)
+            if task != "looking":
+                targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
+                loss = answer_loss(*parts, targets, weights)
+                examples += int(batch.documents.max())
+        sums[task][0] += loss.item()
+        sums[task][1] += 1
         optimiser.zero_grad()
-        (loss + CELL_WEIGHT * cells if captioning else loss).backward()
+        (loss + CELL_WEIGHT * cells if task == "captioning" else loss).backward()
         torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         optimiser.step()
-        step, examples = step + 1, examples + int(batch.documents.max())
+        step += 1
         decay = min(0.998, step / (step + 20))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in networks.parameters()], 1 - decay)
         now = time.time()
-        if step > 1 or spent > 0:  # the first step compiles
+        if started:  # the first step compiles
             spent += now - before
-        before = now
+        before, started = now, True
         if step % 50 == 0:
             figures = " ".join(f"{key} {total / max(count, 1):.3f}" for key, (total, count) in sums.items())
             print(f"step {step} {figures} examples {examples} {spent:.0f} s", flush=True)
-            sums = {key: [0.0, 0] for key in sums}
+            sums = {task: [0.0, 0] for task in TASKS}
         if step % 200 == 0:
             save()
     save()
