@@ -1,8 +1,10 @@
 """Trains the language model to expand captions and to caption pictures; saves and resumes.
 
-    train_language.py STATE.pt --minutes 35 --tokenizer FOLDER
+    train_language.py STATE.pt --tokenizer FOLDER --minutes 30
+    train_language.py STATE.pt --tokenizer FOLDER --minutes 60 --vision-only
 
-The tokenizer is trained first where FOLDER does not hold one. `--check` compares the batched networks
+The second phase leaves the language tower as it is, so that nothing changes for prompts without
+pictures: what was trained on their states stays valid. Each phase has a schedule of its own. The tokenizer is trained first where FOLDER does not hold one. `--check` compares the batched networks
 of this file with transformers' own, and the patches with those of its image processor, and stops.
 
 Steps are of three tasks: expanding, captioning, and looking. Looking trains the vision tower alone to
@@ -31,6 +33,7 @@ import world
 ROWS, LENGTH = 7, 256
 # Shares of the steps; a looking step is the cheapest.
 TASKS = {"expansion": 0.30, "captioning": 0.20, "looking": 0.50}
+VISION_TASKS = {"captioning": 0.10, "looking": 0.90}
 CELL_WEIGHT = 0.25
 LOOKING_PATCHES = 3000
 POOL, REFRESHED = 100, 4
@@ -169,7 +172,7 @@ class Pictures:
         size = rng.choice(SMALL if rng.random() < 0.65 else LARGE)
         pool = self.pools.setdefault(size, [])
         if len(pool) < POOL:
-            pool += [self.draw(rng, size) for _ in range(8)]
+            pool += [self.draw(rng, size) for _ in range(POOL // 3)]
         else:
             for _ in range(REFRESHED):
                 pool[rng.randrange(len(pool))] = self.draw(rng, size)
@@ -258,7 +261,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("state")
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
-    parser.add_argument("--minutes", type=float, default=35, help="of the whole schedule, over all runs")
+    parser.add_argument("--minutes", type=float, default=30, help="of the phase's schedule, over all runs")
+    parser.add_argument("--vision-only", action="store_true", help="the second phase")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", action="store_true", help="compare with transformers and stop")
@@ -278,17 +282,23 @@ def main():
         [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
         lr=arguments.rate, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
-    step, spent = 0, 0.0
+    step, seconds = 0, {}
+    phase, tasks = ("vision", VISION_TASKS) if arguments.vision_only else ("all", TASKS)
+    if arguments.vision_only:
+        networks.text.requires_grad_(False)
     if os.path.exists(arguments.state):
         state = torch.load(arguments.state, weights_only=True)
         networks.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        average, step, spent = state["average"], state["step"], state["seconds"]
+        average, step, seconds = state["average"], state["step"], state["seconds"]
+        if arguments.vision_only:  # the language tower is the averaged one from here on
+            networks.load_state_dict(average, strict=False)
+    spent = seconds.get(phase, 0.0)
 
     def save():
         state = {
             "model": networks.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-            "step": step, "seconds": spent,
+            "step": step, "seconds": {**seconds, phase: spent},
         }  # fmt: skip
         torch.save(state, arguments.state + ".part")
         os.replace(arguments.state + ".part", arguments.state)
@@ -296,14 +306,14 @@ def main():
     answer_loss = torch.compile(networks.answer_loss)
     rng, pictures = random.Random(step), Pictures()
     budget, before = 60 * arguments.minutes, time.time()
-    sums = {task: [0.0, 0] for task in TASKS}
+    sums = {task: [0.0, 0] for task in tasks}
     examples, started = 0, False
     while spent < budget:
         progress = spent / budget
         shape = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimiser.param_groups:
             group["lr"] = arguments.rate * min(1, (step + 1) / 150) * shape
-        task = rng.choices(list(TASKS), TASKS.values())[0]
+        task = rng.choices(list(tasks), tasks.values())[0]
         with torch.autocast("cpu", torch.bfloat16):
             if task == "looking":
                 pixels, labels, grid = looking_batch(rng, pictures)
@@ -327,7 +337,8 @@ def main():
         optimiser.step()
         step += 1
         decay = min(0.998, step / (step + 20))
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in networks.parameters()], 1 - decay)
+        live = {name: p.detach() for name, p in networks.named_parameters() if p.requires_grad}
+        torch._foreach_lerp_([average[name] for name in live], list(live.values()), 1 - decay)
         now = time.time()
         if started:  # the first step compiles
             spent += now - before
@@ -335,7 +346,7 @@ def main():
         if step % 50 == 0:
             figures = " ".join(f"{key} {total / max(count, 1):.3f}" for key, (total, count) in sums.items())
             print(f"step {step} {figures} examples {examples} {spent:.0f} s", flush=True)
-            sums = {task: [0.0, 0] for task in TASKS}
+            sums = {task: [0.0, 0] for task in tasks}
         if step % 200 == 0:
             save()
     save()
