@@ -36,14 +36,16 @@ TASKS = {"expansion": 0.30, "captioning": 0.20, "looking": 0.50}
 VISION_TASKS = {"captioning": 0.10, "looking": 0.90}
 CELL_WEIGHT = 0.25
 LOOKING_PATCHES = 3000
-POOL, REFRESHED = 100, 4
+POOL, REFRESHED = 100, 12
 # Width and height of the pictures, most of them small.
 SMALL = [(w, h) for w in (128, 160, 192, 224, 256) for h in (128, 160, 192, 224, 256)]
 LARGE = [(256, 256)] * 4 + [(224, 320), (320, 224), (192, 352), (352, 192)]
 LARGE += [(320, 320), (256, 384), (384, 256), (384, 384)]
 KINDS, COLOURS = world.KINDS, list(world.COLOURS)
 STYLES, PLACES = world.STYLES, list(world.PLACES)
+# What a cell may hold (or nothing), and what the whole picture shows: see `cell_labels`.
 LABELS = [len(KINDS) + 1, len(COLOURS) + 1, len(STYLES), len(PLACES), 3, 3, 3]
+LABELS += [len(world.POSITIONS) + 1, len(world.RELATIONS) + 1, len(world.SIZES), 3]
 
 
 # The networks, for batches
@@ -149,6 +151,9 @@ def cell_labels(scene, width, height):
     labels[:, 2], labels[:, 3] = STYLES.index(scene.style), PLACES.index(scene.place)
     for i, value in enumerate((scene.intensity, scene.complexity, scene.movement)):
         labels[:, 4 + i] = world.third(value)
+    for i, (words, word) in enumerate(((world.POSITIONS, scene.position), (world.RELATIONS, scene.relation))):
+        labels[:, 7 + i] = [*words, None].index(word)
+    labels[:, 9], labels[:, 10] = list(world.SIZES).index(scene.size), scene.count - 1
     labels[:, 0], labels[:, 1] = len(KINDS), len(COLOURS)
     short = min(width, height)
     for thing in scene.things:
@@ -204,7 +209,20 @@ def looking_batch(rng, pictures):
     (width, height), pool = pictures.choose(rng)
     rows, columns = height // 16, width // 16
     count = min(len(pool), max(1, LOOKING_PATCHES // (rows * columns)))
-    return *stacked(rng.sample(pool, count)), (rows, columns)
+    chosen = [mirrored(*drawn) if rng.random() < 0.5 else drawn for drawn in rng.sample(pool, count)]
+    return *stacked(chosen), (rows, columns)
+
+
+def mirrored(scene, picture, labels):
+    """A picture seen in a mirror; its scene is no longer true, its labels are."""
+    columns = picture.shape[1] // language.CELL
+    labels = labels.reshape(-1, columns, len(LABELS))[:, ::-1].reshape(-1, len(LABELS)).copy()
+    for i, words in ((7, world.POSITIONS), (8, world.RELATIONS)):
+        other = list(range(len(words) + 1))
+        left, right = (j for j, word in enumerate(words) if word.split()[0] in ("left", "right"))
+        other[left], other[right] = right, left
+        labels[:, i] = np.array(other)[labels[:, i]]
+    return scene, picture[:, ::-1], labels
 
 
 def stacked(chosen):
