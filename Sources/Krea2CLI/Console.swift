@@ -10,6 +10,8 @@ struct Console: Sendable {
     var readInput: @Sendable (_ limit: Int) throws(Failure) -> [UInt8]
     /// The environment variables that the commands look at.
     var environment: [String: String]
+    /// Folders that may hold the embedded checkpoint, the nearest first.
+    var embeddedFolders: [String]
     var outputIsTerminal: Bool
     var errorsAreTerminal: Bool
     /// Columns of the terminal behind standard error.
@@ -63,6 +65,7 @@ extension Console {
             environment: environmentValues(
                 ModelDiscovery.variables + StoredCalibration.variables + Bench.variables
             ),
+            embeddedFolders: EmbeddedModel.folders(),
             outputIsTerminal: isatty(STDOUT_FILENO) == 1,
             errorsAreTerminal: isatty(STDERR_FILENO) == 1,
             columns: { terminalColumns(STDERR_FILENO) },

@@ -59,7 +59,7 @@ enum Generate {
         let prompt = try prompt(settings, console)
         Interruption.listen()
 
-        let discovery = ModelDiscovery(environment: console.environment, disk: .real)
+        let discovery = ModelDiscovery(console)
         let pipeline = try openPipeline(settings, discovery)
         let request = try request(settings, prompt: prompt, seed: seed, pipeline, reporter)
         let (resolved, plan) = try mappingErrors { () throws(GenerationError) in

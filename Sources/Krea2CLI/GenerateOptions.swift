@@ -87,7 +87,8 @@ extension GenerateSettings {
             value: "PATH|NAME",
             completion: .files,
             help: "diffusers directory, single safetensors file, or a name that krea2 models list "
-                + "shows; default: the first one it finds"
+                + "shows; default: the first of that list, the embedded mini-turbo unless "
+                + "variables name another"
         ) { (settings, path) throws(ValueError) in settings.model = try .path(path) },
         Option(
             "text-encoder",

@@ -30,6 +30,7 @@ struct ModelDiscovery: Sendable {
         case krea2Model = "KREA2_MODEL"
         case officialTurbo = "OSS_TURBO"
         case officialRaw = "OSS_RAW"
+        case embedded = "embedded"
         case cache = "Hugging Face cache"
         case folders = "KREA2_MODELS"
 
@@ -50,6 +51,8 @@ struct ModelDiscovery: Sendable {
 
     let environment: [String: String]
     let disk: Disk
+    /// Folders that may hold the embedded checkpoint, the nearest first.
+    var embeddedFolders: [String] = []
 }
 
 extension ModelDiscovery {
@@ -72,6 +75,7 @@ extension ModelDiscovery {
                 Found(name: variant.rawValue, path: path, origin: origin, variant: variant)
             )
         }
+        found += embedded
         for (repository, variant) in [("Krea-2-Turbo", Variant.turbo), ("Krea-2-Raw", .raw)] {
             guard let path = snapshot(of: repository, variant) else { continue }
             found.append(
@@ -108,10 +112,11 @@ extension ModelDiscovery {
         }
         let name = request.lowercased()
         let found = all()
+        // "turbo" alone means a released model: the embedded ones have names of their own.
         let match =
             found.first { $0.name.lowercased() == name }
             ?? found.first { $0.name.lowercased().hasSuffix("/" + name) }
-            ?? found.first { $0.variant?.rawValue == name }
+            ?? found.first { $0.origin != .embedded && $0.variant?.rawValue == name }
         guard let match else {
             throw Failure(
                 .noInput,
@@ -130,8 +135,9 @@ extension ModelDiscovery {
     /// Every place looked at, in words.
     var places: String {
         let direct = ["KREA2_MODEL", "OSS_TURBO", "OSS_RAW"].map { described($0) }
+        let embedded = embeddedFolders.isEmpty ? [] : [EmbeddedModel.inWords]
         let cache = hubCache.map { ["the Hugging Face cache \($0)"] } ?? []
-        return (direct + cache + [described("KREA2_MODELS")]).joined(separator: ", ")
+        return (direct + embedded + cache + [described("KREA2_MODELS")]).joined(separator: ", ")
     }
 
     private func described(_ variable: String) -> String {
@@ -147,8 +153,10 @@ extension ModelDiscovery {
                 "\(path): no such file or folder; \(variable) names it, correct or unset it"
             )
         }
-        let found = all()
+        var found = all()
         if let first = found.first, first.origin == .krea2Model { return first }
+        // Who names a released model wants one, of whatever variant.
+        if found.first?.origin != .embedded { found.removeAll { $0.origin == .embedded } }
         let wanted = found.first { variant != nil && $0.variant == variant }
         guard let choice = wanted ?? found.first else {
             throw Failure(
@@ -161,6 +169,22 @@ extension ModelDiscovery {
 }
 
 extension ModelDiscovery {
+    /// The embedded models, Turbo first, from the first folder that holds any.
+    private var embedded: [Found] {
+        for folder in embeddedFolders {
+            let found = Variant.allCases.map { variant in
+                Found(
+                    name: "mini-\(variant.rawValue)",
+                    path: "\(folder)/\(variant.rawValue).safetensors",
+                    origin: .embedded,
+                    variant: variant
+                )
+            }.filter { disk.kind($0.path) == .file }
+            if !found.isEmpty { return found }
+        }
+        return []
+    }
+
     /// The folder of the Hugging Face cache that holds repositories.
     private var hubCache: String? {
         environment["HF_HUB_CACHE"]
@@ -233,6 +257,17 @@ extension String {
 
     fileprivate var firstLine: String? {
         split(whereSeparator: \.isNewline).first.map(String.init)
+    }
+}
+
+extension ModelDiscovery {
+    /// Discovery on the real disk, in the surroundings that a command sees.
+    init(_ console: Console) {
+        self.init(
+            environment: console.environment,
+            disk: .real,
+            embeddedFolders: console.embeddedFolders
+        )
     }
 }
 

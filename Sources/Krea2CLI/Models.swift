@@ -29,9 +29,11 @@ enum Models {
             checks that all parts of one are there and names the first that is missing. NAME is a \
             path or a name from the list; without it the one that generate would take.
 
-            Looked at, in this order: KREA2_MODEL, OSS_TURBO and OSS_RAW, the Hugging Face cache \
-            (HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub), and the folders of KREA2_MODELS with \
-            diffusion_models, text_encoders and vae in them. The network is never used.
+            Looked at, in this order: KREA2_MODEL, OSS_TURBO and OSS_RAW, the embedded mini-turbo and \
+            mini-raw (weights/mini in a folder above the executable, or in the current one), the \
+            Hugging Face cache (HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub), and the folders \
+            of KREA2_MODELS with diffusion_models, text_encoders and vae in them. The network is \
+            never used.
             """,
         body: run
     )
@@ -42,7 +44,7 @@ enum Models {
     ) throws(Failure) {
         var settings = ModelsSettings()
         try ModelsSettings.table.apply(scan.given, to: &settings)
-        let discovery = ModelDiscovery(environment: console.environment, disk: .real)
+        let discovery = ModelDiscovery(console)
         let name = scan.positionals.count > 1 ? scan.positionals[1] : nil
         switch scan.positionals[0] {
         case "list":

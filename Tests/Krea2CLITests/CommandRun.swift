@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Krea2CLI
@@ -26,7 +27,8 @@ extension CommandRun {
     static func inProcess(
         _ arguments: String...,
         input: String = "",
-        environment: [String: String] = [:]
+        environment: [String: String] = [:],
+        embeddedFolders: [String] = []
     ) -> CommandRun {
         let written = Recorder()
         let console = Console(
@@ -34,6 +36,7 @@ extension CommandRun {
             writeErrors: { bytes in written.errors.withLock { $0 += bytes } },
             readInput: { _ in Array(input.utf8) },
             environment: environment,
+            embeddedFolders: embeddedFolders,
             outputIsTerminal: false,
             errorsAreTerminal: false,
             columns: { 80 },
@@ -67,6 +70,17 @@ final class CommandProcess {
     static var executable: URL {
         URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent().appendingPathComponent("krea2")
+    }
+
+    /// A copy of the executable as `bin/krea2` in a folder; a link would lead back to the package.
+    static func copy(in folder: TemporaryFolder) throws -> URL {
+        let copy = URL(fileURLWithPath: folder.file("bin/krea2"))
+        try FileManager.default.createDirectory(
+            at: copy.deletingLastPathComponent(),
+            withIntermediateDirectories: true
+        )
+        try FileManager.default.copyItem(at: executable, to: copy)
+        return copy
     }
 
     /// Starts a command line in a folder, with nothing of the tester's models in sight.

@@ -184,7 +184,14 @@ struct GenerateProcessTests {
     }
 
     @Test func missingModelsAreMissingInputs() throws {
-        let none = try CommandRun.process(["generate", "a fox"], in: folder.path)
+        // Away from the package, which has a model of its own.
+        let away = try TemporaryFolder()
+        let executable = try CommandProcess.copy(in: away)
+        let none = try CommandProcess(
+            ["generate", "a fox"],
+            in: folder.path,
+            executable: executable
+        ).finish()
         #expect(none.code == 66)
         #expect(none.isOneErrorLine)
         #expect(none.errors.contains("KREA2_MODEL (not set)"))

@@ -8,7 +8,8 @@ struct ModelDiscoveryTests {
     /// Files with their text; folders are what lies above them.
     private func discovery(
         _ files: [String: String],
-        _ environment: [String: String] = [:]
+        _ environment: [String: String] = [:],
+        embeddedFolders: [String] = []
     ) -> ModelDiscovery {
         ModelDiscovery(
             environment: environment,
@@ -25,7 +26,8 @@ struct ModelDiscoveryTests {
                     return Set(names).map(String.init)
                 },
                 text: { files[$0] }
-            )
+            ),
+            embeddedFolders: embeddedFolders
         )
     }
 
