@@ -109,6 +109,8 @@ INLINE void NAMED(tile)(float *sums, size_t stride, const uint32_t *rows, const 
         UNROLL for (size_t j = 0; j < VECTORS; j++)
             s[i][j] = add ? load(sums + i * stride + j * LANES) : (vector){};
     for (; lanes > 0; lanes--, rows += ROWS, weights += column_panel) {
+        // Rows come from the second cache, too late unless they are asked for.
+        __builtin_prefetch(rows + lanes_ahead * ROWS);
         vector w[VECTORS];
         UNROLL for (size_t j = 0; j < VECTORS; j++) w[j] = load((const float *)weights + j * LANES);
         UNROLL for (size_t i = 0; i < ROWS; i++) {

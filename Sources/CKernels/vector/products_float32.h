@@ -1,6 +1,7 @@
 // Linear layers in float32: rows and weights as lanes of one float.
 
-enum { column_panel = VECTORS * LANES };
+/// Columns of a tile, and how many lanes of packed rows are fetched ahead of their use.
+enum { column_panel = VECTORS * LANES, lanes_ahead = 64 };
 
 _Static_assert(ROWS <= LANES, "a panel's rows fit in a vector");
 
