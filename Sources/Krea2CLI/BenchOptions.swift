@@ -128,28 +128,21 @@ extension BenchSettings {
     ]
 
     private static let modelOptions: [Option<BenchSettings>] = [
-        Option(
+        .path(
             "model",
             short: "m",
             value: "PATH|NAME",
-            completion: .files,
             help:
-                "as for generate; groups that need one take the first that krea2 models list shows"
-        ) { (settings, path) throws(ValueError) in settings.model = try .path(path) },
-        Option("text-encoder", value: "PATH", completion: .files, help: "as for generate") {
-            (settings, path) throws(ValueError) in settings.textEncoder = try .path(path)
-        },
-        Option("vae", value: "PATH", completion: .files, help: "as for generate") {
-            (settings, path) throws(ValueError) in settings.autoencoder = try .path(path)
-        },
-        Option("tokenizer", value: "PATH", completion: .files, help: "as for generate") {
-            (settings, path) throws(ValueError) in settings.tokenizer = try .path(path)
-        },
-        Option(
-            "memory",
-            value: "SIZE",
+                "as for generate; groups that need one take the first that krea2 models list shows",
+            \.model
+        ),
+        .path("text-encoder", help: "as for generate", \.textEncoder),
+        .path("vae", help: "as for generate", \.autoencoder),
+        .path("tokenizer", help: "as for generate", \.tokenizer),
+        .memory(
+            \.memory,
             help: "most memory for dit and e2e, such as 8GiB; default: four fifths of what is free"
-        ) { (settings, text) throws(ValueError) in settings.memory = try Int.byteCount(text) },
+        ),
     ]
 
     private static let syntheticOptions: [Option<BenchSettings>] = [
@@ -168,12 +161,12 @@ extension BenchSettings {
         Option("layers", value: "N", help: "layers of the random text encoder; default 4") {
             (settings, text) throws(ValueError) in settings.layers = try .whole(text, in: 1...100)
         },
-        Option(
+        .path(
             "temporary",
             value: "DIR",
-            completion: .files,
-            help: "where random weights go; default: TMPDIR, or /var/tmp"
-        ) { (settings, path) throws(ValueError) in settings.temporary = try .path(path) },
+            help: "where random weights go; default: TMPDIR, or /var/tmp",
+            \.temporary
+        ),
     ]
 
     private static let reportOptions: [Option<BenchSettings>] = [
@@ -184,9 +177,7 @@ extension BenchSettings {
             completion: .words(BenchFormat.allCases.map(\.rawValue)),
             help: "form of the rows on standard output; default md"
         ) { (settings, word) throws(ValueError) in settings.format = try .choice(word) },
-        Option("quiet", help: "nothing on standard error but errors") { settings, _ in
-            settings.isQuiet = true
-        },
+        .flag("quiet", help: "nothing on standard error but errors", \.isQuiet),
     ]
 }
 

@@ -43,13 +43,12 @@ extension ConvertSettings {
             completion: .words(ConversionFormat.allCases.map(\.rawValue)),
             help: "fp8_scaled, int8_convrot, bf16, f16 or f32"
         ) { (settings, word) throws(ValueError) in settings.format = try .choice(word) },
-        Option(
+        .path(
             "output",
             short: "o",
-            value: "PATH",
-            completion: .files,
-            help: "the new safetensors file, or a folder, where it gets a name as in ComfyUI"
-        ) { (settings, path) throws(ValueError) in settings.output = try .path(path) },
+            help: "the new safetensors file, or a folder, where it gets a name as in ComfyUI",
+            \.output
+        ),
         Option(
             "part",
             value: "PART",
@@ -57,31 +56,13 @@ extension ConvertSettings {
             help: "transformer, text-encoder or both, of a whole model; default: what MODEL is, or "
                 + "the transformer"
         ) { (settings, word) throws(ValueError) in settings.part = try .choice(word) },
-        Option("force", help: "replace files that exist") { settings, _ in
-            settings.overwrites = true
-        },
+        .flag("force", help: "replace files that exist", \.overwrites),
     ]
 
     private static let reportOptions: [Option<ConvertSettings>] = [
-        Option(
-            "threads",
-            short: "t",
-            value: "N",
-            help: "1 to 1024; default: the physical cores the process may use"
-        ) { (settings, text) throws(ValueError) in settings.threads = try .whole(text, in: 1...1024)
-        },
-        Option(
-            "progress",
-            value: "STYLE",
-            completion: .words(ProgressStyle.allCases.map(\.rawValue)),
-            help: "auto, plain, json or none, on standard error; auto is a bar on a terminal and "
-                + "a line for each tenth otherwise"
-        ) { (settings, word) throws(ValueError) in settings.progress = try .choice(word) },
-        Option("json", help: "results as JSON lines instead of paths") { settings, _ in
-            settings.isJSON = true
-        },
-        Option("quiet", help: "nothing on standard error but errors") { settings, _ in
-            settings.isQuiet = true
-        },
+        .threads(\.threads),
+        .progress(\.progress, lines: "a line for each tenth"),
+        .flag("json", help: "results as JSON lines instead of paths", \.isJSON),
+        .flag("quiet", help: "nothing on standard error but errors", \.isQuiet),
     ]
 }

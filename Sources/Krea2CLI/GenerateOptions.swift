@@ -81,34 +81,31 @@ extension GenerateSettings {
     ]
 
     private static let modelOptions: [Option<GenerateSettings>] = [
-        Option(
+        .path(
             "model",
             short: "m",
             value: "PATH|NAME",
-            completion: .files,
             help: "diffusers directory, single safetensors file, or a name that krea2 models list "
                 + "shows; default: the first of that list, the embedded mini-turbo unless "
-                + "variables name another"
-        ) { (settings, path) throws(ValueError) in settings.model = try .path(path) },
-        Option(
+                + "variables name another",
+            \.model
+        ),
+        .path(
             "text-encoder",
-            value: "PATH",
-            completion: .files,
-            help: "text encoder of a single-file model; default: found beside it"
-        ) { (settings, path) throws(ValueError) in settings.textEncoder = try .path(path) },
-        Option(
+            help: "text encoder of a single-file model; default: found beside it",
+            \.textEncoder
+        ),
+        .path(
             "vae",
-            value: "PATH",
-            completion: .files,
-            help: "autoencoder of a single-file model; default: found beside it"
-        ) { (settings, path) throws(ValueError) in settings.autoencoder = try .path(path) },
-        Option(
+            help: "autoencoder of a single-file model; default: found beside it",
+            \.autoencoder
+        ),
+        .path(
             "tokenizer",
-            value: "PATH",
-            completion: .files,
             help: "tokenizer.json, or the folder with the tokenizer's files; default: found beside "
-                + "the model"
-        ) { (settings, path) throws(ValueError) in settings.tokenizer = try .path(path) },
+                + "the model",
+            \.tokenizer
+        ),
         Option(
             "variant",
             value: "turbo|raw",
@@ -194,18 +191,11 @@ extension GenerateSettings {
             _ = try OutputNames(path)
             settings.output = path
         },
-        Option("force", help: "replace files that exist") { settings, _ in
-            settings.overwrites = true
-        },
+        .flag("force", help: "replace files that exist", \.overwrites),
         Option("no-metadata", help: "leave the PNG text chunks out") { settings, _ in
             settings.hasMetadata = false
         },
-        Option(
-            "dump",
-            value: "PATH",
-            completion: .files,
-            help: "write intermediate tensors to this safetensors file"
-        ) { (settings, path) throws(ValueError) in settings.dump = try .path(path) },
+        .path("dump", help: "write intermediate tensors to this safetensors file", \.dump),
     ]
 
     private static let reportOptions: [Option<GenerateSettings>] = [
@@ -215,33 +205,18 @@ extension GenerateSettings {
             completion: .words(Precision.allCases.map(\.rawValue)),
             help: "arithmetic of the linear layers; default auto, which follows the file"
         ) { (settings, word) throws(ValueError) in settings.precision = try .choice(word) },
-        Option(
-            "memory",
-            value: "SIZE",
+        .memory(
+            \.memory,
             help: "most memory to use, such as 8GiB; weights beyond it are read from disk in each "
                 + "step; default: four fifths of what is free"
-        ) { (settings, text) throws(ValueError) in settings.memory = try Int.byteCount(text) },
-        Option(
-            "threads",
-            short: "t",
-            value: "N",
-            help: "1 to 1024; default: the physical cores the process may use"
-        ) { (settings, text) throws(ValueError) in settings.threads = try .whole(text, in: 1...1024)
-        },
+        ),
+        .threads(\.threads),
         Option("plan", help: "print the predicted memory, disk reads and time, and stop") {
             settings,
             _ in settings.isPlan = true
         },
-        Option(
-            "progress",
-            value: "STYLE",
-            completion: .words(ProgressStyle.allCases.map(\.rawValue)),
-            help: "auto, plain, json or none, on standard error; auto is a bar on a terminal and "
-                + "one line a step otherwise"
-        ) { (settings, word) throws(ValueError) in settings.progress = try .choice(word) },
-        Option("json", help: "results as JSON lines instead of paths") { settings, _ in
-            settings.isJSON = true
-        },
+        .progress(\.progress, lines: "one line a step"),
+        .flag("json", help: "results as JSON lines instead of paths", \.isJSON),
         Option(
             "verbose",
             short: "v",

@@ -10,7 +10,7 @@ struct InfoSettings: Equatable, Sendable {
         command: "info",
         positional: nil,
         options: [
-            Option("json", help: "JSON instead of text") { settings, _ in settings.isJSON = true }
+            .flag("json", help: "JSON instead of text", \.isJSON)
         ]
     )
 }

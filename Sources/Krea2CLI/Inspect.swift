@@ -8,9 +8,7 @@ struct InspectSettings: Equatable, Sendable {
         command: "inspect",
         positional: Positional(name: "FILE", counts: 1...10_000, completion: .files),
         options: [
-            Option("json", help: "one JSON object a file instead of text") { settings, _ in
-                settings.isJSON = true
-            }
+            .flag("json", help: "one JSON object a file instead of text", \.isJSON)
         ]
     )
 }

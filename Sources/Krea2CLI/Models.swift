@@ -12,7 +12,7 @@ struct ModelsSettings: Equatable, Sendable {
             completion: .words(["list", "path", "ensure"])
         ),
         options: [
-            Option("json", help: "JSON instead of text") { settings, _ in settings.isJSON = true }
+            .flag("json", help: "JSON instead of text", \.isJSON)
         ]
     )
 }

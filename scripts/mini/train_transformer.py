@@ -190,7 +190,7 @@ def main():
         for optimiser in optimisers:
             optimiser.step()
         step += 1
-        decay = min(0.9995, step / (step + 50))
+        decay = min(0.998, step / (step + 50))
         with torch.no_grad():
             for name, p in model.named_parameters():
                 average[name].lerp_(p, 1 - decay)
