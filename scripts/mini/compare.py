@@ -44,7 +44,7 @@ def dumped(krea2, file, case, folder):
     path = Path(folder) / f"{case.name}.safetensors"
     command = [
         krea2, "generate", case.prompt, "--model", file, "--size", f"{case.width}x{case.height}",
-        "--steps", case.steps, "--seed", case.seed, "--dump", path, "--quiet",
+        "--steps", case.steps, "--seed", case.seed, "--precision", "f32", "--dump", path, "--quiet",
         "--output", Path(folder) / f"{case.name}.png",
     ]
     if case.negative is not None:

@@ -84,7 +84,7 @@ def jitter(rng, amount):
 
 def place_things(rng, kinds, colours, count, position, size, relation):
     """Where things stand: one, several of a kind in a row, or two in a relation."""
-    radius = SIZES[size] * rng.uniform(0.92, 1.08)
+    radius = SIZES[size] * rng.uniform(0.96, 1.04)
     if relation:
         dx, dy = RELATIONS[relation]
         radius = min(radius, 0.19)
@@ -95,7 +95,7 @@ def place_things(rng, kinds, colours, count, position, size, relation):
         points = [(0.5 + gap * (i - (count - 1) / 2), 0.5 + jitter(rng, 0.06)) for i in range(count)]
     else:
         points = [POSITIONS[position]]
-    spread = 0.025
+    spread = 0.012
     return tuple(
         Thing(
             kinds[i % len(kinds)],
@@ -457,7 +457,7 @@ EXTRA_PAINTERS = {"blueprint": paint_blueprint, "sepia": paint_sepia}
 def parts_of(canvas, scene):
     """Everything painted over the background: (distance, colour, strength), back to front."""
     tilt = tilt_of(scene)
-    trail = -0.07 * (1 if scene.seed & 2 else -1)
+    trail = -0.07
     for thing in scene.things:
         colour = np.array(COLOURS[thing.colour], np.float32) / 255
         for ghost in (3, 2, 1):
@@ -469,7 +469,7 @@ def parts_of(canvas, scene):
 
 def tilt_of(scene):
     """Angle by which moving things lean."""
-    return 0.5 * scene.movement * (1 if scene.seed & 1 else -1)
+    return 0.45 * scene.movement
 
 
 def kind_map(scene, width, height):
@@ -479,6 +479,26 @@ def kind_map(scene, width, height):
     for thing in scene.things:
         kinds[thing_distance(canvas, thing, tilt_of(scene)) < 0] = 1 + KINDS.index(thing.kind)
     return kinds
+
+
+def own_coordinates(scene, width, height):
+    """Where each point lies on the thing that is nearest to it.
+
+    float32 [height, width, 2] in units of the thing's radius, along its own axes, and the distances
+    from its middle [height, width].
+    """
+    canvas = Canvas(width, height, scene.seed)
+    c, s = math.cos(tilt_of(scene)), math.sin(tilt_of(scene))
+    best = np.full((height, width), np.inf, np.float32)
+    result = np.zeros((height, width, 2), np.float32)
+    for thing in scene.things:
+        x = (canvas.x - thing.x * canvas.width) / thing.radius + 0 * canvas.y
+        y = (canvas.y - thing.y * canvas.height) / thing.radius + 0 * canvas.x
+        distance = np.hypot(x, y)
+        own = np.stack([c * x + s * y, c * y - s * x], -1)
+        result = np.where((distance < best)[..., None], own, result)
+        best = np.minimum(best, distance)
+    return result, best
 
 
 def draw(scene, width, height):
