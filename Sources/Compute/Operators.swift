@@ -131,11 +131,8 @@ struct Workspace {
         (tileRows + 12) * tileStride,
         (Int(convolution_pixels) + 8) * (Operators.largestHeadSize + 48)
     )
-    /// The most that attention wants; a block of weights and a convolution's taps take less.
-    static let laneCount = max(
-        (2 * Operators.largestHeadSize + Int(attention_keys)) * 192,
-        Int(lane_block) * tileStride
-    )
+    /// The most that attention wants; a panel of weights and a convolution's taps take less.
+    static let laneCount = (2 * Operators.largestHeadSize + Int(attention_keys)) * 192
     static let byteCount = (4 * (2 * rowFloats + laneCount + 2 * sumCount) + 4095) / 4096 * 4096
 
     init(_ bytes: UnsafeMutableRawBufferPointer, worker: Int) {

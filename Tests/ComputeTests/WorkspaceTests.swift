@@ -34,7 +34,7 @@ struct WorkspaceTests {
             }
             let stride = whole(columns, kernels.column_panel)
             let sums = Tensor(guarded: [panels * kernels.row_panel, stride])
-            let workspace = Tensor(guarded: [Int(lane_block), stride])
+            let workspace = Tensor(guarded: [Int(lane_block), kernels.column_panel])
             var task = product_task(
                 sums: sums.address,
                 stride: stride,
@@ -189,7 +189,7 @@ struct WorkspaceTests {
                 let products = table.products(arithmetic)
                 #expect(products.row_panel <= 12 && products.column_panel <= 32)
             }
-            #expect(Workspace.laneCount >= Int(convolution_pixels) * Int(lane_block))
+            #expect(Workspace.laneCount >= max(32, Int(convolution_pixels)) * Int(lane_block))
             let attention =
                 (2 * Operators.largestHeadSize + Int(attention_keys)) * table.query_panel
             #expect(Workspace.laneCount >= attention)

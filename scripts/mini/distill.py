@@ -4,7 +4,8 @@
 
 Each rollout starts from noise and follows the student. At each of its steps the teacher takes
 several smaller guided steps from the same point; the student learns the straight line to where the
-teacher arrives, and goes on from where it arrives itself, so that it learns to mend its own errors.
+teacher arrives, and goes on from where it arrives itself, so that it learns to mend its own errors. With `--tokens N` both see only N
+of the image tokens, as in `train_transformer.py`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 import world
 from muon import Muon
 from sample import load_transformer, velocity
-from train_transformer import ROW_UNIT, Latents
+from train_transformer import ROW_UNIT, Latents, visible
 from transformer import TextConditioner, positions, shifted
 
 STEPS, SHIFT = 8, 1.15
@@ -31,6 +32,7 @@ def main():
     parser.add_argument("--rollouts", type=int, required=True)
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--tokens", type=int, help="image tokens that are seen; all by default")
     parser.add_argument("--guidance", type=float, default=3.5)
     parser.add_argument("--substeps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
@@ -60,6 +62,8 @@ def main():
         torch.save(state, arguments.state + ".part")
         os.replace(arguments.state + ".part", arguments.state)
 
+    for block in (*teacher.transformer_blocks, *student.transformer_blocks):
+        block.compile(dynamic=True)
     conditioner = TextConditioner(arguments.encoder, arguments.tokenizer)
     data = Latents(arguments.latents)
     sigmas = [shifted(1 - i / STEPS, SHIFT) for i in range(STEPS)] + [0.0]
@@ -75,9 +79,13 @@ def main():
         z, scenes = data.batch(rng, arguments.batch)
         make = world.short_caption if rng.random() < 0.7 else world.long_caption
         taps, mask = conditioner([make(rng, scene) for scene in scenes], ROW_UNIT)
-        where = positions(taps.shape[1], *z.shape[2:])
-        empty_where = positions(empty.shape[1], *z.shape[2:])
-        x = torch.randn(arguments.batch, z.shape[2] * z.shape[3] // 4, 64)
+        rows, columns = z.shape[2] // 2, z.shape[3] // 2
+        seen = torch.arange(rows * columns)
+        if arguments.tokens and arguments.tokens < len(seen):
+            seen = visible(rng, rows, columns, arguments.tokens)
+        grid = positions(0, *z.shape[2:])[seen]
+        where, empty_where = (torch.cat([torch.zeros(t.shape[1], 3), grid]) for t in (taps, empty))
+        x = torch.randn(arguments.batch, len(seen), 64)
         for now, after in zip(sigmas, sigmas[1:]):
             goal, length = x, (after - now) / arguments.substeps
             for i in range(arguments.substeps):

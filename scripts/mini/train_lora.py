@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import world
 from latents import load_autoencoder, pixels
 from sample import load_transformer
-from train_transformer import ROW_UNIT
+from train_transformer import ROW_UNIT, visible
 from transformer import TextConditioner, pack, positions, raw_shift, shifted
 
 TARGETS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "ff.gate", "ff.up", "ff.down")
@@ -66,7 +66,8 @@ def main():
         parser.add_argument(name)
     parser.add_argument("--slider", choices=["intensity", "complexity", "movement"])
     parser.add_argument("--style", choices=sorted(world.EXTRA_PAINTERS))
-    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=320, help="image tokens that a step sees")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
@@ -113,8 +114,12 @@ def main():
         sigma = shifted(torch.sigmoid(torch.randn(len(x))), max(0.5, raw_shift(x.shape[1])))
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
+        where = positions(taps.shape[1], *z.shape[2:])
+        if arguments.tokens < x.shape[1]:
+            seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
+            x, noise, noisy = x[:, seen], noise[:, seen], noisy[:, seen]
+            where = torch.cat([where[: taps.shape[1]], where[taps.shape[1] :][seen]])
         with torch.autocast("cpu", torch.bfloat16):
-            where = positions(taps.shape[1], *z.shape[2:])
             v = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(v.float(), noise - x)
         optimiser.zero_grad()

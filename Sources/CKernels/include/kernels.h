@@ -69,7 +69,7 @@ typedef struct {
     void (*pack_rows)(uint32_t *packed, size_t panel, size_t panels, const float *x, size_t stride,
                       size_t rows, size_t k, quantized_row *_Nullable quantized);
 
-    /// Runs one task; workspace: [lane_block · columns in whole panels] lanes.
+    /// Runs one task; workspace: [lane_block · column_panel] lanes.
     void (*multiply)(const product_task *task, uint32_t *workspace);
 
     /// Multiplies in registers alone, which is the most that `multiply` could reach: adds the

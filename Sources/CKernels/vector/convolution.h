@@ -21,9 +21,13 @@ static void pack_weights(float *packed, const float *w, size_t columns, size_t k
     product_task task = {
         .w = w, .w_type = weight_float32, .w_stride = k, .columns = columns, .k = k};
     size_t padded = (columns + column_panel - 1) / column_panel * column_panel;
-    for (size_t block = 0; block < k; block += lane_block)
-        float32_pack_block((uint32_t *)(packed + block * padded), &task, block,
-                           smaller(lane_block, k - block));
+    for (size_t block = 0; block < k; block += lane_block) {
+        size_t count = smaller(lane_block, k - block);
+        for (size_t column = 0; column < columns; column += column_panel) {
+            uint32_t *panel = (uint32_t *)(packed + block * padded + column * count);
+            float32_pack_panel(panel, &task, column, block, count);
+        }
+    }
 }
 
 /// y [rows, columns] = a bᵀ, or += if `add`, from packed panels of k elements.
@@ -36,13 +40,13 @@ static void multiply_block(float *y, size_t y_stride, const float *a, size_t row
             const uint32_t *weights = (const uint32_t *)(b + j * k);
             float *target = y + i * y_stride + j;
             if (height == ROWS && width == column_panel) {
-                float32_tile(target, y_stride, panel, weights, k, add);
+                float32_tile(target, y_stride, panel, weights, k, add, NULL);
                 continue;
             }
             float edge[ROWS * column_panel] = {};
             for (size_t r = 0; add && r < height; r++)
                 memcpy(edge + r * column_panel, target + r * y_stride, width * sizeof *edge);
-            float32_tile(edge, column_panel, panel, weights, k, add);
+            float32_tile(edge, column_panel, panel, weights, k, add, NULL);
             for (size_t r = 0; r < height; r++)
                 memcpy(target + r * y_stride, edge + r * column_panel, width * sizeof *edge);
         }

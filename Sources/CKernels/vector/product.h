@@ -71,54 +71,60 @@ INLINE void NAMED(pack_columns)(uint32_t *packed, const product_task *t, weight_
     }
 }
 
-/// Packs lanes first ..< first + count of all columns into panels [count][column_panel].
-static void NAMED(pack_block)(uint32_t *packed, const product_task *t, size_t first, size_t count) {
-    for (size_t column = 0; column < t->columns; column += column_panel)
-        for (size_t c = 0; c < column_panel; c += LANES) {
-            uint32_t *target = packed + column * count + c;
-            // One copy of the loop for each type.
-            switch (t->w_type) {
+/// Packs lanes first ..< first + count of the columns from `column` on into a panel
+/// [count][column_panel].
+static void NAMED(pack_panel)(uint32_t *packed, const product_task *t, size_t column, size_t first,
+                              size_t count) {
+    for (size_t c = 0; c < column_panel; c += LANES) {
+        // One copy of the loop for each type.
+        switch (t->w_type) {
 #define CASE(type)                                                            \
     case type:                                                                \
-        NAMED(pack_columns)(target, t, type, column + c, first, count);       \
+        NAMED(pack_columns)(packed + c, t, type, column + c, first, count);   \
         break
 #if GROUP < 4
-                CASE(weight_float32);
-                CASE(weight_float16);
-                CASE(weight_bfloat16);
-                CASE(weight_float8_e4m3);
-                CASE(weight_float8_e5m2);
+            CASE(weight_float32);
+            CASE(weight_float16);
+            CASE(weight_bfloat16);
+            CASE(weight_float8_e4m3);
+            CASE(weight_float8_e5m2);
 #else
-            case weight_float32:
-            case weight_float16:
-            case weight_bfloat16:
-            case weight_float8_e4m3:
-            case weight_float8_e5m2: break;
+        case weight_float32:
+        case weight_float16:
+        case weight_bfloat16:
+        case weight_float8_e4m3:
+        case weight_float8_e5m2: break;
 #endif
-                CASE(weight_int8);
+            CASE(weight_int8);
 #undef CASE
-            }
         }
+    }
 }
 
 /// sums [ROWS, column_panel] = rows · weightsᵀ, or += if `add`, from panels of `lanes` lanes.
 INLINE void NAMED(tile)(float *sums, size_t stride, const uint32_t *rows, const uint32_t *weights,
-                        size_t lanes, bool add) {
+                        size_t lanes, bool add, weight_ahead *ahead) {
     vector s[ROWS][VECTORS];
     UNROLL for (size_t i = 0; i < ROWS; i++)
         UNROLL for (size_t j = 0; j < VECTORS; j++)
             s[i][j] = add ? load(sums + i * stride + j * LANES) : (vector){};
-    for (; lanes > 0; lanes--, rows += ROWS, weights += column_panel) {
-        // Rows come from the second cache, too late unless they are asked for.
-        __builtin_prefetch(rows + lanes_ahead * ROWS);
-        vector w[VECTORS];
-        UNROLL for (size_t j = 0; j < VECTORS; j++) w[j] = load((const float *)weights + j * LANES);
-        UNROLL for (size_t i = 0; i < ROWS; i++) {
-            vector x = broadcast_lane(rows + i);
-            // Keeps the broadcast in a register: folded into each multiplication it would be
-            // loaded VECTORS times, which the load ports cannot keep up with.
-            PIN(x);
-            UNROLL for (size_t j = 0; j < VECTORS; j++) s[i][j] = NAMED(step)(s[i][j], x, w[j]);
+    while (lanes > 0) {
+        size_t count = smaller(lanes, lanes_between);
+        lanes -= count;
+        if (ahead) fetch_weights(ahead);
+        for (; count > 0; count--, rows += ROWS, weights += column_panel) {
+            // Rows come from the second cache, too late unless they are asked for.
+            __builtin_prefetch(rows + lanes_ahead * ROWS);
+            vector w[VECTORS];
+            UNROLL for (size_t j = 0; j < VECTORS; j++)
+                w[j] = load((const float *)weights + j * LANES);
+            UNROLL for (size_t i = 0; i < ROWS; i++) {
+                vector x = broadcast_lane(rows + i);
+                // Keeps the broadcast in a register: folded into each multiplication it would be
+                // loaded VECTORS times, which the load ports cannot keep up with.
+                PIN(x);
+                UNROLL for (size_t j = 0; j < VECTORS; j++) s[i][j] = NAMED(step)(s[i][j], x, w[j]);
+            }
         }
     }
     UNROLL for (size_t i = 0; i < ROWS; i++)
@@ -127,23 +133,22 @@ INLINE void NAMED(tile)(float *sums, size_t stride, const uint32_t *rows, const 
 
 static void NAMED(multiply)(const product_task *t, uint32_t *workspace) {
     size_t lanes = (t->k + GROUP - 1) / GROUP, panels = t->end_panel - t->first_panel;
-    size_t tiles = (t->columns + column_panel - 1) / column_panel * panels;
     for (size_t block = 0; block < lanes; block += lane_block) {
         size_t count = smaller(lane_block, lanes - block);
         bool add = t->accumulate || block > 0;
-        NAMED(pack_block)(workspace, t, block, count);
-        weight_ahead ahead = {t, (block + count) * GROUP, lane_block * GROUP, tiles, 0, 0};
         for (size_t column = 0; column < t->columns; column += column_panel) {
+            // A panel of weights stays in the first cache while all rows pass by.
+            NAMED(pack_panel)(workspace, t, column, block, count);
+            weight_ahead ahead = weights_after(t, column, block, GROUP, panels);
             const uint32_t *rows = t->packed + (block * t->panels + t->first_panel * count) * ROWS;
             float *sums = (float *)t->sums + column;
             for (size_t panel = 0; panel < panels; panel++) {
-                fetch_weights(&ahead);
                 // The sums of the next tile, which the processor would not guess.
                 if (panel + 1 < panels)
                     for (size_t i = ROWS; i < 2 * ROWS; i++)
                         for (size_t j = 0; j < column_panel; j += 16)
                             __builtin_prefetch(sums + i * t->stride + j, 1, 3);
-                NAMED(tile)(sums, t->stride, rows, workspace + column * count, count, add);
+                NAMED(tile)(sums, t->stride, rows, workspace, count, add, &ahead);
                 rows += count * ROWS;
                 sums += ROWS * t->stride;
             }

@@ -10,26 +10,45 @@ INLINE const char *weight_at(const product_task *t, weight_type type, size_t col
     return (const char *)t->w + (column * t->w_stride + element) * weight_size(type);
 }
 
-/// The next block of weights, which is fetched into the cache while the last one is multiplied.
+/// The next panel of weights, which is fetched into the cache while the last one is multiplied:
+/// some lines after each few lanes, since many at once would keep the rows waiting.
 typedef struct {
-    const product_task *task;
-    /// Elements of each row: the first one, and how many there are at most.
-    size_t first, count;
-    /// Tiles that the last block takes, and those that are done.
-    size_t tiles, tile;
-    /// Rows of weights that are fetched.
-    size_t row;
+    const char *row;
+    /// Bytes from one row to the next, and bytes of a row that are wanted.
+    size_t stride, bytes;
+    /// The next byte of the row, and rows after this one.
+    size_t byte, rows;
+    /// A line is due for each `pauses` in `credit`, which grows by `lines` at each pause.
+    size_t credit, lines, pauses;
 } weight_ahead;
 
-/// Fetches the share of a tile.
+/// Lanes between two pauses.
+enum { lanes_between = 16 };
+
+/// What follows the panel at `column` and lane `block`, of which `tiles` tiles are multiplied.
+INLINE weight_ahead weights_after(const product_task *t, size_t column, size_t block, size_t group,
+                                  size_t tiles) {
+    size_t first = block * group, length = lane_block * group;
+    column += column_panel;
+    if (column >= t->columns) column = 0, first += length;
+    if (first >= t->k) return (weight_ahead){};
+    size_t bytes = smaller(length, t->k - first) * weight_size(t->w_type);
+    size_t rows = smaller(column_panel, t->columns - column);
+    return (weight_ahead){
+        .row = weight_at(t, t->w_type, column, first),
+        .stride = t->w_stride * weight_size(t->w_type),
+        .bytes = bytes,
+        .rows = rows,
+        .lines = rows * ((bytes + 63) / 64),
+        .pauses = tiles * (lane_block / lanes_between),
+    };
+}
+
 INLINE void fetch_weights(weight_ahead *a) {
-    const product_task *t = a->task;
-    if (a->first >= t->k) return;
-    a->tile++;
-    size_t bytes = smaller(a->count, t->k - a->first) * weight_size(t->w_type);
-    for (; a->row * a->tiles < a->tile * t->columns; a->row++) {
-        const char *p = weight_at(t, t->w_type, a->row, a->first);
-        for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+    for (a->credit += a->lines; a->rows > 0 && a->credit >= a->pauses; a->credit -= a->pauses) {
+        __builtin_prefetch(a->row + a->byte, 0, 2);
+        a->byte += 64;
+        if (a->byte >= a->bytes) a->byte = 0, a->rows--, a->row += a->stride;
     }
 }
 
