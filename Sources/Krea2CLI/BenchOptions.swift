@@ -70,16 +70,13 @@ extension BenchSettings {
         ) { (settings, text) throws(ValueError) in
             settings.precisions = try list(text) { word throws(ValueError) in try .choice(word) }
         },
-        Option(
+        numbers(
             "threads",
             short: "t",
-            value: "LIST",
-            help: "1 to 1024; default: the physical cores the process may use"
-        ) { (settings, text) throws(ValueError) in
-            settings.threads = try list(text) { number throws(ValueError) in
-                try .whole(number, in: 1...1024)
-            }
-        },
+            in: 1...1024,
+            help: "1 to 1024; default: the physical cores the process may use",
+            \.threads
+        ),
     ]
 
     private static let shapeOptions: [Option<BenchSettings>] = [
@@ -90,22 +87,14 @@ extension BenchSettings {
         ) { (settings, text) throws(ValueError) in
             settings.sizes = try list(text, size)
         },
-        Option(
+        numbers(
             "tokens",
-            value: "LIST",
+            in: 1...512,
             help: "text tokens: for te all that it encodes, more than 34, else those that the "
-                + "transformer sees; default 64"
-        ) { (settings, text) throws(ValueError) in
-            settings.tokens = try list(text) { number throws(ValueError) in
-                try .whole(number, in: 1...512)
-            }
-        },
-        Option("rows", value: "LIST", help: "rows of gemm; default 45,1032,4160") {
-            (settings, text) throws(ValueError) in
-            settings.rows = try list(text) { number throws(ValueError) in
-                try .whole(number, in: 1...16384)
-            }
-        },
+                + "transformer sees; default 64",
+            \.tokens
+        ),
+        numbers("rows", in: 1...16384, help: "rows of gemm; default 45,1032,4160", \.rows),
         Option(
             "matrices",
             value: "LIST",
@@ -126,6 +115,22 @@ extension BenchSettings {
             settings.steps = try .whole(text, in: GenerationRequest.stepRange)
         },
     ]
+
+    /// A list of whole numbers.
+    private static func numbers(
+        _ name: String,
+        short: Character? = nil,
+        in range: ClosedRange<Int>,
+        help: String,
+        _ place: any Option<BenchSettings>.Place<[Int]>
+    ) -> Option<BenchSettings> {
+        Option(name, short: short, value: "LIST", help: help) {
+            (settings, text) throws(ValueError) in
+            settings[keyPath: place] = try list(text) { number throws(ValueError) in
+                try .whole(number, in: range)
+            }
+        }
+    }
 
     private static let modelOptions: [Option<BenchSettings>] = [
         .path(

@@ -15,18 +15,9 @@ extension BenchmarkSet {
         _ scope: BenchmarkScope,
         isCancelled: @escaping @Sendable () -> Bool
     ) throws(GenerationError) -> [BenchmarkSet] {
-        let kernels = try Engine.kernels()
-        return [
-            BenchmarkSet(.block, "one block") { () throws(GenerationError) in
-                var cases: [BenchmarkCase] = []
-                for model in models {
-                    let transformer = try model.transformer()
-                    let trials = TransformerTrials(transformer, scope, kernels, isCancelled)
-                    cases += try trials.blockCases()
-                }
-                return cases
-            }
-        ]
+        try set(.block, "one block", models, scope, isCancelled) {
+            trials throws(GenerationError) in try trials.blockCases()
+        }
     }
 
     /// One evaluation of the transformer with random inputs, after a first one that reads, and if
@@ -43,16 +34,27 @@ extension BenchmarkSet {
         _ scope: BenchmarkScope,
         isCancelled: @escaping @Sendable () -> Bool
     ) throws(GenerationError) -> [BenchmarkSet] {
+        try set(.dit, "all blocks", models, scope, isCancelled) { $0.evaluationCases() }
+    }
+
+    /// One set with the cases of all models.
+    private static func set(
+        _ group: BenchmarkGroup,
+        _ name: String,
+        _ models: [BenchmarkModel],
+        _ scope: BenchmarkScope,
+        _ isCancelled: @escaping @Sendable () -> Bool,
+        _ cases: @escaping (TransformerTrials) throws(GenerationError) -> [BenchmarkCase]
+    ) throws(GenerationError) -> [BenchmarkSet] {
         let kernels = try Engine.kernels()
         return [
-            BenchmarkSet(.dit, "all blocks") { () throws(GenerationError) in
-                var cases: [BenchmarkCase] = []
+            BenchmarkSet(group, name) { () throws(GenerationError) in
+                var all: [BenchmarkCase] = []
                 for model in models {
                     let transformer = try model.transformer()
-                    let trials = TransformerTrials(transformer, scope, kernels, isCancelled)
-                    cases += trials.evaluationCases()
+                    all += try cases(TransformerTrials(transformer, scope, kernels, isCancelled))
                 }
-                return cases
+                return all
             }
         ]
     }
