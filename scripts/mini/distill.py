@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 
 import world
-from muon import Muon
 from sample import load_transformer, velocity
 from train_transformer import ROW_UNIT, Latents, visible
-from transformer import TextConditioner, positions, shifted
+from transformer import TextConditioner, new_optimisers, positions, shifted
 
 STEPS, SHIFT = 8, 1.15
 
@@ -39,9 +38,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     teacher, student = load_transformer(arguments.raw), load_transformer(arguments.raw).train()
-    matrices = [p for n, p in student.named_parameters() if p.ndim == 2 and "transformer_blocks" in n and "table" not in n]
-    others = [p for p in student.parameters() if not any(p is m for m in matrices)]
-    optimisers = [Muon(matrices, lr=0.002), torch.optim.AdamW(others, lr=1e-4, betas=(0.9, 0.98))]
+    optimisers = new_optimisers(student, 0.002, 1e-4)
     rates = [o.param_groups[0]["lr"] for o in optimisers]
     average = {name: p.detach().clone() for name, p in student.named_parameters()}
     done = 0
@@ -79,12 +76,8 @@ def main():
         z, scenes = data.batch(rng, arguments.batch)
         make = world.short_caption if rng.random() < 0.7 else world.long_caption
         taps, mask = conditioner([make(rng, scene) for scene in scenes], ROW_UNIT)
-        rows, columns = z.shape[2] // 2, z.shape[3] // 2
-        seen = torch.arange(rows * columns)
-        if arguments.tokens and arguments.tokens < len(seen):
-            seen = visible(rng, rows, columns, arguments.tokens)
-        grid = positions(0, *z.shape[2:])[seen]
-        where, empty_where = (torch.cat([torch.zeros(t.shape[1], 3), grid]) for t in (taps, empty))
+        seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
+        where, empty_where = (positions(t.shape[1], *z.shape[2:], seen) for t in (taps, empty))
         x = torch.randn(arguments.batch, len(seen), 64)
         for now, after in zip(sigmas, sigmas[1:]):
             goal, length = x, (after - now) / arguments.substeps

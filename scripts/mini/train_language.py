@@ -4,9 +4,9 @@
     train_language.py STATE.pt --tokenizer FOLDER --minutes 60 --vision-only
 
 The second phase leaves the language tower as it is, so that nothing changes for prompts without
-pictures: what was trained on their states stays valid. Each phase has a schedule of its own; Muon leads the
-second one. The tokenizer is trained first where FOLDER does not hold one. `--check` compares the
-batched networks of this file with transformers' own, and the patches with those of its image
+pictures: what was trained on their states stays valid. Each phase has a schedule of its own; Muon
+leads the second one. The tokenizer is trained first where FOLDER does not hold one. `--check` compares
+the batched networks of this file with transformers' own, and the patches with those of its image
 processor, and stops.
 
 Steps are of three tasks: expanding, captioning, and looking. Looking trains the vision tower alone to

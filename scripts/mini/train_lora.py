@@ -110,15 +110,13 @@ def main():
             layer.scale = float(sign)
         z = torch.cat([latent for _, _, latent in batch])
         taps, mask = conditioner([caption(rng, scene) for scene, _, _ in batch], ROW_UNIT)
-        x = pack(z)
-        sigma = shifted(torch.sigmoid(torch.randn(len(x))), max(0.5, raw_shift(x.shape[1])))
+        rows, columns = z.shape[2] // 2, z.shape[3] // 2
+        seen = visible(rng, rows, columns, arguments.tokens)
+        x = pack(z)[:, seen]
+        sigma = shifted(torch.sigmoid(torch.randn(len(x))), max(0.5, raw_shift(rows * columns)))
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
-        where = positions(taps.shape[1], *z.shape[2:])
-        if arguments.tokens < x.shape[1]:
-            seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
-            x, noise, noisy = x[:, seen], noise[:, seen], noisy[:, seen]
-            where = torch.cat([where[: taps.shape[1]], where[taps.shape[1] :][seen]])
+        where = positions(taps.shape[1], *z.shape[2:], seen)
         with torch.autocast("cpu", torch.bfloat16):
             v = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(v.float(), noise - x)

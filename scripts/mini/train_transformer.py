@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 
 import world
-from muon import Muon
-from transformer import TextConditioner, new_transformer, pack, positions, raw_shift, shifted
+from transformer import (
+    TextConditioner, new_optimisers, new_transformer, pack, positions, raw_shift, shifted,
+)
 
 # Text rows are padded to multiples of this.
 ROW_UNIT = 16
@@ -113,7 +114,12 @@ def answers(scenes, rows, columns):
 
 
 def visible(rng, height, width, count):
-    """Indices of about `count` tokens of a grid: half of the time a window, else tokens from everywhere."""
+    """Indices of about `count` tokens of a grid: half of the time a window, else tokens from everywhere.
+
+    All of them where there are no more, or no count is given.
+    """
+    if not count or count >= height * width:
+        return torch.arange(height * width)
     if rng.random() < 0.5:
         return torch.tensor(sorted(rng.sample(range(height * width), count)))
     rows = min(height, round((count * height / width) ** 0.5))
@@ -142,13 +148,8 @@ def main():
 
     model = new_transformer()
     guides = Guides(model)
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "transformer_blocks" in n and "table" not in n]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    optimisers = [
-        Muon(matrices, lr=0.02),
-        torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01),
-        torch.optim.AdamW(guides.parameters(), lr=2e-3, betas=(0.9, 0.98)),
-    ]
+    optimisers = new_optimisers(model, 0.02, 1e-3)
+    optimisers.append(torch.optim.AdamW(guides.parameters(), lr=2e-3, betas=(0.9, 0.98)))
     rates = [o.param_groups[0]["lr"] for o in optimisers]
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = first = 0
@@ -194,17 +195,15 @@ def main():
         z, scenes = data.batch(rng, arguments.batch)
         with torch.autocast("cpu", torch.bfloat16):
             taps, mask = conditioner(captions(rng, scenes), ROW_UNIT)
-        x = pack(z)
-        mu = SHIFT + raw_shift(x.shape[1])
+        rows, columns = z.shape[2] // 2, z.shape[3] // 2
+        seen = visible(rng, rows, columns, arguments.tokens)
+        x = pack(z)[:, seen]
+        mu = SHIFT + raw_shift(rows * columns)
         sigma = shifted(torch.sigmoid(torch.randn(len(x))), mu)
         noise = torch.randn_like(x)
         noisy = x + sigma[:, None, None] * (noise - x)
-        where = positions(taps.shape[1], *z.shape[2:])
-        answer = answers(scenes, z.shape[2] // 2, z.shape[3] // 2)
-        if arguments.tokens and arguments.tokens < x.shape[1]:
-            seen = visible(rng, z.shape[2] // 2, z.shape[3] // 2, arguments.tokens)
-            x, noise, noisy, *answer = (t[:, seen] for t in (x, noise, noisy, *answer))
-            where = torch.cat([where[: taps.shape[1]], where[taps.shape[1] :][seen]])
+        where = positions(taps.shape[1], *z.shape[2:], seen)
+        answer = [t[:, seen] for t in answers(scenes, rows, columns)]
         with torch.autocast("cpu", torch.bfloat16):
             velocity = model(noisy, taps.float(), sigma, where, mask, return_dict=False)[0]
         loss = F.mse_loss(velocity.float(), noise - x)

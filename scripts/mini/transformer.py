@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from muon import Muon
+
 CONFIG = {
     "in_channels": 64,
     "num_layers": 8,
@@ -44,6 +46,13 @@ def new_transformer():
     return model
 
 
+def new_optimisers(model, muon_rate, adam_rate):
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "transformer_blocks" in n and "table" not in n]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    return [Muon(matrices, lr=muon_rate), torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
 def pack(z):
     """[n, 16, h, w] to [n, h / 2 · w / 2, 64], features ordered channel, row, column."""
     n, c, h, w = z.shape
@@ -58,12 +67,12 @@ def unpack(x, h, w):
     return x.reshape(n, c // 4, h, w)
 
 
-def positions(text_rows, h, w):
-    """Rotary coordinates [text + image rows, 3] for latents of h × w."""
+def positions(text_rows, h, w, seen=slice(None)):
+    """Rotary coordinates [text + image rows, 3] for latents of h × w, of the image tokens that are seen."""
     grid = torch.zeros(h // 2, w // 2, 3)
     grid[..., 1] = torch.arange(h // 2)[:, None]
     grid[..., 2] = torch.arange(w // 2)[None, :]
-    return torch.cat([torch.zeros(text_rows, 3), grid.reshape(-1, 3)])
+    return torch.cat([torch.zeros(text_rows, 3), grid.reshape(-1, 3)[seen]])
 
 
 def shifted(sigma, mu):
