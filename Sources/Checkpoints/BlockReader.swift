@@ -2,9 +2,17 @@ import Glibc
 import Synchronization
 import Tensors
 
-/// Reads stretches of a file past the system's page cache, where the file system can do that.
-///
-/// Elsewhere it reads through the cache and drops from it what it has read. For one thread.
+/// What reads do with the system's page cache.
+package enum CacheUse: UInt8, AtomicRepresentable, CaseIterable, Sendable {
+    /// What is in the cache comes from there, the rest past it; the cache stays as it is.
+    case ifResident
+    /// Everything past it: as fast as the disk is.
+    case never
+    /// Everything through it, after which it is dropped from there.
+    case always
+}
+
+/// Reads stretches of a file, with or without the system's page cache; for one thread.
 final class BlockReader: Sendable {
     /// What positions, lengths and addresses of reads past the cache are multiples of; sectors of
     /// disks are at most as large.
@@ -16,24 +24,24 @@ final class BlockReader: Sendable {
     let descriptor: Int32
 
     private let file: SafetensorsFile
-    private let bypassesCache: Atomic<Bool>
+    /// Changes to `.always` where the file system cannot do anything else.
+    private let use: Atomic<CacheUse>
+    private let isDirect = Atomic(false)
 
     /// Opens the file once more.
     ///
     /// - Parameters:
     ///   - file: The file.
-    ///   - bypassesCache: Whether to try reads past the cache.
+    ///   - use: What to do with the cache.
     /// - Throws: `.changed`, or why there is no file, unless it is the one that was mapped.
-    init(_ file: SafetensorsFile, bypassingCache bypassesCache: Bool) throws(CheckpointError) {
+    init(_ file: SafetensorsFile, cache use: CacheUse) throws(CheckpointError) {
         do throws(MappingError) {
             descriptor = try file.file.openAgain()
         } catch {
             throw CheckpointError(error)
         }
         self.file = file
-        // File systems that cannot do it refuse the flag, or the reads.
-        let isAccepted = bypassesCache && fcntl(descriptor, F_SETFL, __O_DIRECT) == 0
-        self.bypassesCache = Atomic(isAccepted)
+        self.use = Atomic(use)
     }
 
     deinit { close(descriptor) }
@@ -63,9 +71,9 @@ final class BlockReader: Sendable {
         while position < bytes.upperBound {
             let target = destination + (position - blocks.lowerBound)
             let piece = min(Self.pieceByteCount, blocks.upperBound - position)
+            let isDirect = preparesDirectRead(position..<position + piece)
             let count = pread(descriptor, target, piece, position)
             let code = errno
-            let isDirect = bypassesCache.load(ordering: .relaxed)
             if count < 0 && code == EINTR { continue }
             if count < 0 && !(code == EINVAL && isDirect) {
                 throw .unreadable(path: file.path, reason: String(cString: strerror(code)))
@@ -75,11 +83,13 @@ final class BlockReader: Sendable {
             // Only whole blocks can be followed by another read past the cache.
             if isDirect && end < bytes.upperBound { end -= end % Self.blockByteCount }
             if end > position {
-                if !isDirect { posix_fadvise(descriptor, position, count, POSIX_FADV_DONTNEED) }
+                if use.load(ordering: .relaxed) == .always {
+                    posix_fadvise(descriptor, position, count, POSIX_FADV_DONTNEED)
+                }
                 position = end
                 guard goesOn(count) else { return false }
             } else if isDirect {
-                useCache()
+                use.store(.always, ordering: .relaxed)
             } else {
                 try file.checkUnchanged()
                 throw .unreadable(path: file.path, reason: "it ends at byte \(position)")
@@ -89,9 +99,21 @@ final class BlockReader: Sendable {
         return true
     }
 
-    /// Reads through the cache from now on.
-    private func useCache() {
-        _ = fcntl(descriptor, F_SETFL, 0)
-        bypassesCache.store(false, ordering: .relaxed)
+    /// Decides how the next bytes are read; true where that is past the cache.
+    private func preparesDirectRead(_ bytes: Range<Int>) -> Bool {
+        let isWanted =
+            switch use.load(ordering: .relaxed) {
+            case .ifResident: !file.file.isResident(bytes)
+            case .never: true
+            case .always: false
+            }
+        guard isWanted != isDirect.load(ordering: .relaxed) else { return isWanted }
+        // File systems that cannot do it refuse the flag, or the reads.
+        guard fcntl(descriptor, F_SETFL, isWanted ? __O_DIRECT : 0) == 0 else {
+            use.store(.always, ordering: .relaxed)
+            return false
+        }
+        isDirect.store(isWanted, ordering: .relaxed)
+        return isWanted
     }
 }

@@ -35,24 +35,15 @@ package final class WeightStream: Sendable {
     ///   - budget: Bytes that may be resident, at least `WeightPlan.minimumByteCount`.
     ///   - held: Most bytes of consecutive tensors in use at a time: taken and not yet released.
     ///     Where a single tensor is larger, it is used alone.
+    ///   - cache: What to do with the system's cache.
     /// - Throws: `.changed`, or why there is no file, unless the files are those that were mapped;
     ///   `.unreadable` when the system gives no thread.
-    package convenience init(
-        _ tensors: [Tensor],
-        of checkpoint: Checkpoint,
-        budget: Int,
-        held: Int
-    ) throws(CheckpointError) {
-        try self.init(tensors, of: checkpoint, budget: budget, held: held, bypassingCache: true)
-    }
-
-    /// Opens a stream that reads through the system's cache if `bypassesCache` is false.
-    init(
+    package init(
         _ tensors: [Tensor],
         of checkpoint: Checkpoint,
         budget: Int,
         held: Int,
-        bypassingCache bypassesCache: Bool
+        cache: CacheUse = .ifResident
     ) throws(CheckpointError) {
         plan = WeightPlan(tensors, of: checkpoint, budget: budget, held: held)
         let memory = Storage(byteCount: plan.ringByteCount + plan.pinnedByteCount)
@@ -60,7 +51,7 @@ package final class WeightStream: Sendable {
         var files: [Int: BlockReader] = [:]
         for case let source? in plan.items.map(\.source) where files[source.file] == nil {
             let file = checkpoint.files[source.file]
-            files[source.file] = try BlockReader(file, bypassingCache: bypassesCache)
+            files[source.file] = try BlockReader(file, cache: cache)
         }
         let reader = ReadingThread(files: files, memory: memory, state: state)
         thread = try reader.start(path: checkpoint.path)

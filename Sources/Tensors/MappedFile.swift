@@ -28,6 +28,7 @@ package enum MappingError: Error, Equatable {
     private let bytes: UnsafeRawBufferPointer
     private let identity: FileIdentity
     private let faultSlot: Int
+    private let tellsResidency: Bool
 
     /// Opens and maps a whole file; symbolic links are followed.
     ///
@@ -53,6 +54,8 @@ package enum MappingError: Error, Equatable {
             throw .unreadable(path: path, reason: "too many mapped files")
         }
         faultSlot = slot
+        // To others the system says that everything is there.
+        tellsResidency = identity.owner == geteuid() || access(path, W_OK) == 0
         self.path = path
     }
 
@@ -117,7 +120,7 @@ package enum MappingError: Error, Equatable {
     }
 }
 
-// MARK: Advice to the system
+// MARK: The system's cache
 
 extension MappedFile {
     private static let pageByteCount = sysconf(Int32(_SC_PAGESIZE))
@@ -145,6 +148,25 @@ extension MappedFile {
         advise(start..<end, MADV_DONTNEED)
     }
 
+    /// Whether the system has all pages that `range` touches in its cache.
+    ///
+    /// - Parameter range: Bytes of the file; what lies outside the file is left out.
+    /// - Returns: False, too, where the system does not tell: only those learn it who own the file or
+    ///   may write it.
+    package func isResident(_ range: Range<Int>) -> Bool {
+        let inside = range.clamped(to: 0..<bytes.count)
+        guard tellsResidency, !inside.isEmpty, let base = bytes.baseAddress else { return false }
+        let first = inside.lowerBound / Self.pageByteCount
+        let pages = (inside.upperBound - 1) / Self.pageByteCount + 1 - first
+        return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: pages) { states in
+            let start = UnsafeMutableRawPointer(mutating: base + first * Self.pageByteCount)
+            guard mincore(start, pages * Self.pageByteCount, states.baseAddress) == 0 else {
+                return false
+            }
+            return states.allSatisfy { $0 & 1 == 1 }
+        }
+    }
+
     /// Passes a hint on; a hint the system does not take changes no result.
     private func advise(_ range: Range<Int>, _ advice: Int32) {
         guard !range.isEmpty, let base = bytes.baseAddress else { return }
@@ -158,6 +180,7 @@ extension MappedFile {
 private struct FileIdentity {
     let device: UInt
     let inode: UInt
+    let owner: uid_t
     let byteCount: Int
     let seconds: Int
     let nanoseconds: Int
@@ -171,6 +194,7 @@ private struct FileIdentity {
         if let kind = Self.kind(status.st_mode) { throw .notRegular(path: path, kind: kind) }
         device = status.st_dev
         inode = status.st_ino
+        owner = status.st_uid
         byteCount = status.st_size
         seconds = status.st_mtim.tv_sec
         nanoseconds = status.st_mtim.tv_nsec

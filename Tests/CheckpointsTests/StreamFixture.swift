@@ -100,7 +100,7 @@ struct StreamFixture {
     func stream(
         held: Int? = nil,
         more: Int = 0,
-        bypassingCache: Bool = true
+        cache: CacheUse = .never
     ) throws(CheckpointError) -> WeightStream {
         let held = held ?? largest
         return try WeightStream(
@@ -108,7 +108,7 @@ struct StreamFixture {
             of: checkpoint,
             budget: minimum(held: held) + more,
             held: held,
-            bypassingCache: bypassingCache
+            cache: cache
         )
     }
 }

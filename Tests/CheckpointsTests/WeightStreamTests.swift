@@ -63,7 +63,7 @@ struct WeightStreamTests {
             let stream = try fixture.stream(
                 held: held,
                 more: [0, 1, spare / 8, spare / 2, spare].randomElement(using: &random) ?? 0,
-                bypassingCache: Bool.random(using: &random)
+                cache: CacheUse.allCases.randomElement(using: &random) ?? .never
             )
             try use(stream, fixture, rounds: 3, &random)
             let plan = stream.plan
@@ -72,12 +72,12 @@ struct WeightStreamTests {
         }
     }
 
-    @Test(arguments: [true, false])
-    func readsLargeTensorsInPieces(bypassingCache: Bool) throws {
+    @Test(arguments: CacheUse.allCases)
+    func readsLargeTensorsInPieces(cache: CacheUse) throws {
         var random = SeededGenerator(seed: 1)
         let piece = BlockReader.pieceByteCount
         let fixture = try StreamFixture([piece + 12, 40, 2 * piece], shards: 2, &random)
-        let stream = try fixture.stream(more: 50, bypassingCache: bypassingCache)
+        let stream = try fixture.stream(more: 50, cache: cache)
         try use(stream, fixture, rounds: 2, &random)
     }
 
@@ -191,11 +191,11 @@ struct WeightStreamTests {
         return nil
     }
 
-    @Test(arguments: [true, false])
-    func truncationIsAnError(bypassingCache: Bool) throws {
+    @Test(arguments: CacheUse.allCases)
+    func truncationIsAnError(cache: CacheUse) throws {
         var random = SeededGenerator(seed: 5)
         let fixture = try StreamFixture([Int](repeating: 50_000, count: 30), shards: 1, &random)
-        let stream = try fixture.stream(more: 100_000, bypassingCache: bypassingCache)
+        let stream = try fixture.stream(more: 100_000, cache: cache)
         let path = fixture.folder.file("0.safetensors")
         let size = fixture.checkpoint.files[0].file.byteCount
         _ = try stream.take(0)

@@ -37,7 +37,8 @@ enum DiskRate {
             list,
             of: checkpoint,
             budget: WeightPlan.minimumByteCount(list, of: checkpoint, held: held),
-            held: held
+            held: held,
+            cache: .never
         )
         for index in list.indices {
             _ = try stream.take(index)

@@ -125,7 +125,8 @@ extension BenchmarkSet {
                             of: order.checkpoint,
                             held: held
                         ),
-                        held: held
+                        held: held,
+                        cache: .never
                     )
                     for index in tensors.indices {
                         _ = try stream.take(index)
