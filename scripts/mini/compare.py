@@ -86,6 +86,10 @@ def main():
                 ours = dumped(arguments.krea2, file, case, folder)
                 with torch.no_grad():
                     theirs = recorder.record(case)
+                    # The decoder alone; what latents differ by is told of them.
+                    latents = ours["vae.in"][None, :, None]
+                    decoded = recorder.pipeline.vae.decode(latents, return_dict=False)[0]
+                    theirs["vae.out"] = decoded[0, :, 0]
                 worst = {}
                 for name, tensor in theirs.items():
                     if name not in ours:
@@ -96,7 +100,8 @@ def main():
                     if not near:
                         failures += 1
                         print(f"{case.name}: {name}: {words}")
-                print(f"{case.name}: latents {worst['latents']}, rgb {worst['rgb']}")
+                shown = (f"{name} {worst[name]}" for name in ("latents", "vae.out", "rgb"))
+                print(f"{case.name}: {', '.join(shown)}")
     sys.exit(1 if failures else 0)
 
 

@@ -4,8 +4,8 @@
 
 Each rollout starts from noise and follows the student. At each of its steps the teacher takes
 several smaller guided steps from the same point; the student learns the straight line to where the
-teacher arrives, and goes on from where it arrives itself, so that it learns to mend its own errors. With `--tokens N` both see only N
-of the image tokens, as in `train_transformer.py`.
+teacher arrives, and goes on from where it arrives itself, so that it learns to mend its own errors.
+With `--tokens N` both see only N of the image tokens, as in `train_transformer.py`.
 """
 
 import argparse
@@ -65,11 +65,12 @@ def main():
     data = Latents(arguments.latents)
     sigmas = [shifted(1 - i / STEPS, SHIFT) for i in range(STEPS)] + [0.0]
     empty, empty_mask = conditioner([""] * arguments.batch)
+    updates = STEPS * done
     rng = random.Random(done)
     torch.manual_seed(done)
     start, total = time.time(), 0.0
     while done < arguments.rollouts and time.time() - start < 60 * arguments.minutes:
-        factor = min(1, (done + 1) / 30) * (1.05 - done / arguments.rollouts)
+        factor = min(1, (done + 1) / 6) * (1.05 - done / arguments.rollouts)
         for optimiser, rate in zip(optimisers, rates):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
@@ -96,9 +97,10 @@ def main():
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             for optimiser in optimisers:
                 optimiser.step()
+            updates += 1
             with torch.no_grad():
                 for name, p in student.named_parameters():
-                    average[name].lerp_(p, 0.002)
+                    average[name].lerp_(p, max(0.005, 50 / (updates + 50)))
             x = x + (after - now) * v.detach()
             total += loss.item() / STEPS
         done += 1
