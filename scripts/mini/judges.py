@@ -181,15 +181,15 @@ def complexity(picture):
 
 
 def movement(picture):
-    """How much a picture resembles itself a trail's step to the side, more than a step up."""
+    """How much gentler the edges of things are on the side of their trails, in hundredths.
+
+    It is the skewness of differences from left to right in the distance from the background, which
+    is the median of a row.
+    """
     x = parts_of(picture)[1]
-    step = round(0.07 * SHORT)
-    across = np.diff(x, axis=2)
-    along = np.diff(x, axis=1)
-    energy = (across**2).mean() + (along**2).mean() + 1e-6
-    side = (across[:, :, step:] * across[:, :, :-step]).mean()
-    up = (along[:, step:] * along[:, :-step]).mean()
-    return 100 * float((side - up) / energy)
+    distance = np.sqrt(((x - np.median(x, axis=2, keepdims=True)) ** 2).sum(0))
+    steps = np.diff(smoothed(distance, 1.5), axis=1)
+    return -100 * float((steps**3).mean() / ((steps**2).mean() ** 1.5 + 1e-12))
 
 
 STATISTICS = {"intensity": intensity, "complexity": complexity, "movement": movement}
