@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import world
 from sample import load_transformer, velocity
 from train_transformer import ROW_UNIT, Latents, visible
-from transformer import TextConditioner, new_optimisers, positions, shifted
+from transformer import TextConditioner, follow, new_optimisers, positions, shifted
 
 STEPS, SHIFT = 8, 1.15
 
@@ -98,9 +98,7 @@ def main():
             for optimiser in optimisers:
                 optimiser.step()
             updates += 1
-            with torch.no_grad():
-                for name, p in student.named_parameters():
-                    average[name].lerp_(p, max(0.005, 50 / (updates + 50)))
+            follow(average, student, updates, 0.005)
             x = x + (after - now) * v.detach()
             total += loss.item() / STEPS
         done += 1

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 import world
 from transformer import (
-    TextConditioner, new_optimisers, new_transformer, pack, positions, raw_shift, shifted,
+    TextConditioner, follow, new_optimisers, new_transformer, pack, positions, raw_shift, shifted,
 )
 
 # Text rows are padded to multiples of this.
@@ -215,10 +215,7 @@ def main():
         for optimiser in optimisers:
             optimiser.step()
         step += 1
-        decay = min(0.998, step / (step + 50))
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                average[name].lerp_(p, 1 - decay)
+        follow(average, model, step, 0.002)
         total += loss.item()
         total_guides += guide_losses.detach()
         if step % 50 == 0:

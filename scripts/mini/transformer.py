@@ -53,6 +53,16 @@ def new_optimisers(model, muon_rate, adam_rate):
     return [Muon(matrices, lr=muon_rate), torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.01)]
 
 
+@torch.no_grad()
+def follow(average, model, steps, least):
+    """Moves a running average of the weights, by name, on to those after so many steps.
+
+    `least` is the share that new weights have later on; the first ones have more.
+    """
+    for name, p in model.named_parameters():
+        average[name].lerp_(p, max(least, 50 / (steps + 50)))
+
+
 def pack(z):
     """[n, 16, h, w] to [n, h / 2 · w / 2, 64], features ordered channel, row, column."""
     n, c, h, w = z.shape
