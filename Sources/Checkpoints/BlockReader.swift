@@ -3,7 +3,7 @@ import Synchronization
 import Tensors
 
 /// What reads do with the system's page cache.
-package enum CacheUse: UInt8, AtomicRepresentable, CaseIterable, Sendable {
+package enum CacheUse: CaseIterable, Sendable {
     /// What is in the cache comes from there, the rest past it; the cache stays as it is.
     case ifResident
     /// Everything past it: as fast as the disk is.
@@ -24,8 +24,10 @@ final class BlockReader: Sendable {
     let descriptor: Int32
 
     private let file: SafetensorsFile
-    /// Changes to `.always` where the file system cannot do anything else.
-    private let use: Atomic<CacheUse>
+    private let use: CacheUse
+    private let isResident: @Sendable (Range<Int>) -> Bool
+    /// Turns false at the first refusal of the file system.
+    private let canBypassCache = Atomic(true)
     private let isDirect = Atomic(false)
 
     /// Opens the file once more.
@@ -33,15 +35,21 @@ final class BlockReader: Sendable {
     /// - Parameters:
     ///   - file: The file.
     ///   - use: What to do with the cache.
+    ///   - isResident: Whether all of some bytes are in the cache; asks the system without it.
     /// - Throws: `.changed`, or why there is no file, unless it is the one that was mapped.
-    init(_ file: SafetensorsFile, cache use: CacheUse) throws(CheckpointError) {
+    init(
+        _ file: SafetensorsFile,
+        cache use: CacheUse,
+        isResident: (@Sendable (Range<Int>) -> Bool)? = nil
+    ) throws(CheckpointError) {
         do throws(MappingError) {
             descriptor = try file.file.openAgain()
         } catch {
             throw CheckpointError(error)
         }
         self.file = file
-        self.use = Atomic(use)
+        self.use = use
+        self.isResident = isResident ?? { file.file.isResident($0) }
     }
 
     deinit { close(descriptor) }
@@ -71,25 +79,25 @@ final class BlockReader: Sendable {
         while position < bytes.upperBound {
             let target = destination + (position - blocks.lowerBound)
             let piece = min(Self.pieceByteCount, blocks.upperBound - position)
-            let isDirect = preparesDirectRead(position..<position + piece)
+            let route = prepareRead(position..<position + piece)
             let count = pread(descriptor, target, piece, position)
             let code = errno
             if count < 0 && code == EINTR { continue }
-            if count < 0 && !(code == EINVAL && isDirect) {
+            if count < 0 && !(code == EINVAL && route == .direct) {
                 throw .unreadable(path: file.path, reason: String(cString: strerror(code)))
             }
 
             var end = position + max(count, 0)
             // Only whole blocks can be followed by another read past the cache.
-            if isDirect && end < bytes.upperBound { end -= end % Self.blockByteCount }
+            if route == .direct && end < bytes.upperBound { end -= end % Self.blockByteCount }
             if end > position {
-                if use.load(ordering: .relaxed) == .always {
+                if route == .dropped {
                     posix_fadvise(descriptor, position, count, POSIX_FADV_DONTNEED)
                 }
                 position = end
                 guard goesOn(count) else { return false }
-            } else if isDirect {
-                use.store(.always, ordering: .relaxed)
+            } else if route == .direct {
+                canBypassCache.store(false, ordering: .relaxed)
             } else {
                 try file.checkUnchanged()
                 throw .unreadable(path: file.path, reason: "it ends at byte \(position)")
@@ -99,21 +107,32 @@ final class BlockReader: Sendable {
         return true
     }
 
-    /// Decides how the next bytes are read; true where that is past the cache.
-    private func preparesDirectRead(_ bytes: Range<Int>) -> Bool {
-        let isWanted =
-            switch use.load(ordering: .relaxed) {
-            case .ifResident: !file.file.isResident(bytes)
-            case .never: true
-            case .always: false
-            }
-        guard isWanted != isDirect.load(ordering: .relaxed) else { return isWanted }
-        // File systems that cannot do it refuse the flag, or the reads.
-        guard fcntl(descriptor, F_SETFL, isWanted ? __O_DIRECT : 0) == 0 else {
-            use.store(.always, ordering: .relaxed)
-            return false
+    /// The way that bytes take.
+    private enum Route {
+        /// From the cache, where they stay.
+        case cached
+        /// Past the cache.
+        case direct
+        /// Through the cache, where they do not stay.
+        case dropped
+    }
+
+    /// Decides how the next bytes are read, and sets the descriptor to it.
+    private func prepareRead(_ bytes: Range<Int>) -> Route {
+        var route = Route.dropped
+        if use == .ifResident && isResident(bytes) {
+            route = .cached
+        } else if use != .always && canBypassCache.load(ordering: .relaxed) {
+            route = .direct
         }
-        isDirect.store(isWanted, ordering: .relaxed)
-        return isWanted
+        let becomesDirect = route == .direct
+        guard becomesDirect != isDirect.load(ordering: .relaxed) else { return route }
+        // File systems that cannot do it refuse the flag, or the reads.
+        guard fcntl(descriptor, F_SETFL, becomesDirect ? __O_DIRECT : 0) == 0 else {
+            canBypassCache.store(false, ordering: .relaxed)
+            return .dropped
+        }
+        isDirect.store(becomesDirect, ordering: .relaxed)
+        return route
     }
 }
