@@ -1,3 +1,4 @@
+import Compute
 import Foundation
 import Testing
 
@@ -86,7 +87,10 @@ struct EmbeddedCheckpointTests {
         let exact = try draw(prompt, pipeline(.turbo, .float32))
         let rounded = try draw(prompt, pipeline(.turbo, .bfloat16))
         let noise = exact.signalToNoise(of: rounded)
-        #expect(noise > 35 && noise < 100, "\(noise) dB")
+        #expect(noise > 35, "\(noise) dB")
+        // Where there are no instructions for it, float32 takes its place.
+        let rounds = try Engine.kernels().supports(.bfloat16)
+        #expect(noise.isFinite == rounds, "\(noise) dB")
     }
 }
 
