@@ -6,6 +6,8 @@ import Tensors
 package enum CacheUse: CaseIterable, Sendable {
     /// What is in the cache comes from there, the rest past it; the cache stays as it is.
     case ifResident
+    /// The same, and what is used once is used where it is in the cache, without a copy.
+    case inPlace
     /// Everything past it: as fast as the disk is.
     case never
     /// Everything through it, after which it is dropped from there.
@@ -58,6 +60,21 @@ final class BlockReader: Sendable {
     static func blocks(of bytes: Range<Int>) -> Range<Int> {
         let end = (bytes.upperBound + blockByteCount - 1) / blockByteCount * blockByteCount
         return bytes.lowerBound / blockByteCount * blockByteCount..<end
+    }
+
+    /// Makes bytes ready to be used where the cache has them; false where that is not to be.
+    ///
+    /// - Throws: What has become of the file since it was mapped.
+    func mapsInPlace(_ bytes: Range<Int>) throws(CheckpointError) -> Bool {
+        guard use == .inPlace, isResident(bytes) else { return false }
+        file.file.populate(bytes)
+        try file.checkUnchanged()
+        return true
+    }
+
+    /// Ends the use of bytes where the cache has them.
+    func release(_ bytes: Range<Int>) {
+        if use == .inPlace { file.file.release(bytes) }
     }
 
     /// Reads the blocks of `bytes`; what lies past the file's end is left as it is.
@@ -117,10 +134,12 @@ final class BlockReader: Sendable {
         case dropped
     }
 
+    private var takesFromCache: Bool { use == .ifResident || use == .inPlace }
+
     /// Decides how the next bytes are read, and sets the descriptor to it.
     private func prepareRead(_ bytes: Range<Int>) -> Route {
         var route = Route.dropped
-        if use == .ifResident && isResident(bytes) {
+        if takesFromCache && isResident(bytes) {
             route = .cached
         } else if use != .always && canBypassCache.load(ordering: .relaxed) {
             route = .direct

@@ -23,6 +23,7 @@ package final class WeightStream: Sendable {
     /// What stays and what is read again.
     package let plan: WeightPlan
 
+    private let files: [Int: BlockReader]
     private let state: Monitor<WeightStreamState>
     private let thread: pthread_t
 
@@ -53,6 +54,7 @@ package final class WeightStream: Sendable {
             let file = checkpoint.files[source.file]
             files[source.file] = try BlockReader(file, cache: cache)
         }
+        self.files = files
         let reader = ReadingThread(files: files, memory: memory, state: state)
         thread = try reader.start(path: checkpoint.path)
     }
@@ -91,6 +93,9 @@ extension WeightStream {
     /// - Parameter index: Position in the order; traps where another one is the oldest.
     package func release(_ index: Int) {
         state.change { $0.release(index) }
+        let item = plan.items[index]
+        guard let source = item.source, item.pinnedOffset == nil else { return }
+        files[source.file]?.release(source.bytes)
     }
 
     /// Begins a round: gives back what is in use, and makes the first tensor the next one.
@@ -152,11 +157,21 @@ private final class ReadingThread: Sendable {
     private func run() {
         while case .read(let job) = state.wait(until: { $0.nextStep() }) {
             do throws(CheckpointError) {
-                if try read(job) { state.change { $0.finish(job) } }
+                if try isReadyInPlace(job) {
+                    state.change { $0.finish(job, isInPlace: true) }
+                } else if try read(job) {
+                    state.change { $0.finish(job) }
+                }
             } catch {
                 state.change { $0.failure = error }
             }
         }
+    }
+
+    /// Whether a matrix is in the cache and is to be used there.
+    private func isReadyInPlace(_ job: WeightStreamState.Job) throws(CheckpointError) -> Bool {
+        guard !job.isPinned, let file = files[job.source.file] else { return false }
+        return try file.mapsInPlace(job.source.bytes)
     }
 
     /// Reads a matrix; false when it was given up.

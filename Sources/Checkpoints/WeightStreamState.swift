@@ -11,6 +11,8 @@ struct WeightStreamState: Sendable {
         let offset: Int
         /// Its place in the order.
         fileprivate let index: Int
+        /// Whether it stays in memory.
+        let isPinned: Bool
         /// How often the consumer had started again by then.
         fileprivate let restarts: Int
     }
@@ -41,8 +43,9 @@ struct WeightStreamState: Sendable {
     private var nextRead = 0
     private var nextTake = 0
     private var nextRelease = 0
-    /// Places in the ring of what is read or being read and not yet taken, oldest first.
-    private var offsets: [Int] = []
+    /// Places in the ring of what is read or being read and not yet taken, oldest first; nil for
+    /// what is used where the file is mapped.
+    private var offsets: [Int?] = []
     private var heldByteCount = 0
     private var restarts = 0
 
@@ -74,7 +77,15 @@ extension WeightStreamState {
         guard let source = item.source, let offset = item.pinnedOffset ?? reserve(item) else {
             return nil
         }
-        return .read(Job(source: source, offset: offset, index: index, restarts: restarts))
+        return .read(
+            Job(
+                source: source,
+                offset: offset,
+                index: index,
+                isPinned: item.pinnedOffset != nil,
+                restarts: restarts
+            )
+        )
     }
 
     private mutating func reserve(_ item: WeightPlan.Item) -> Int? {
@@ -85,18 +96,17 @@ extension WeightStreamState {
 
     /// Whether it is still of use: what is to stay is, even when the consumer starts again.
     func isWanted(_ job: Job) -> Bool {
-        let isPinned = plan.items[job.index].pinnedOffset != nil
-        return !isStopped && (isPinned || job.restarts == restarts)
+        !isStopped && (job.isPinned || job.restarts == restarts)
     }
 
-    /// Notes that a matrix is read.
-    mutating func finish(_ job: Job) {
-        let item = plan.items[job.index]
-        if item.pinnedOffset != nil {
+    /// Notes that a matrix is read, or can be used where the file is mapped.
+    mutating func finish(_ job: Job, isInPlace: Bool = false) {
+        if job.isPinned {
             isThere[job.index] = true
             missingPins -= 1
-            pinnedByteCount += item.blockByteCount
+            pinnedByteCount += plan.items[job.index].blockByteCount
         } else if job.restarts == restarts {
+            if isInPlace { offsets[offsets.count - 1] = nil }
             nextRead += 1
         }
     }
@@ -118,7 +128,9 @@ extension WeightStreamState {
         nextTake += 1
         heldByteCount = byteCount
         guard let bytes = item.source?.bytes else { return .success(item.tensor) }
-        let start = item.pinnedOffset ?? offsets.removeFirst()
+        guard let start = item.pinnedOffset ?? offsets.removeFirst() else {
+            return .success(item.tensor)
+        }
         return .success(
             Tensor(
                 memory,

@@ -134,6 +134,16 @@ extension MappedFile {
         advise(start..<inside.upperBound, MADV_WILLNEED)
     }
 
+    /// Makes the pages that `range` touches readable at once, where the system can, and reads those
+    /// that are not in its cache.
+    ///
+    /// - Parameter range: Bytes of the file; what lies outside the file is left out.
+    package func populate(_ range: Range<Int>) {
+        let inside = range.clamped(to: 0..<bytes.count)
+        let start = inside.lowerBound - inside.lowerBound % Self.pageByteCount
+        advise(start..<inside.upperBound, MADV_POPULATE_READ)
+    }
+
     /// Tells the system that the pages wholly inside `range` need not stay resident.
     ///
     /// They are read from the file again at the next touch.

@@ -79,6 +79,20 @@ struct BlockReaderTests {
         #expect(isDirect(reader) == (try canBypassCache()))
     }
 
+    @Test func usesInPlaceWhatIsThere() throws {
+        let size = BlockReader.pieceByteCount
+        let reader = try BlockReader(file, cache: .inPlace) { $0.lowerBound >= size }
+        #expect(try reader.mapsInPlace(size..<contents.count))
+        #expect(try !reader.mapsInPlace(0..<size))
+        try check(reader, 0..<contents.count)
+        let copying = try BlockReader(file, cache: .ifResident) { _ in true }
+        #expect(try !copying.mapsInPlace(0..<size))
+        // It is the file that was opened, or none.
+        var times = [timespec](repeating: timespec(tv_sec: 1, tv_nsec: 1), count: 2)
+        try #require(utimensat(AT_FDCWD, file.path, &times, 0) == 0)
+        #expect(throws: CheckpointError.self) { try reader.mapsInPlace(size..<contents.count) }
+    }
+
     @Test func leavesTheCacheAloneWhereItCannotBypassIt() throws {
         let isAsked = Atomic(0)
         let reader = try BlockReader(file, cache: .ifResident) {

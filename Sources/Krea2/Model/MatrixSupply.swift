@@ -93,8 +93,13 @@ final class MatrixSupply {
     /// - Parameters:
     ///   - plan: The matrices and their memory.
     ///   - operators: What quantises.
+    ///   - cache: What to do with the system's cache.
     /// - Throws: `.model` when the files are not those that were opened.
-    init(_ plan: Plan, operators: Operators) throws(GenerationError) {
+    init(
+        _ plan: Plan,
+        operators: Operators,
+        cache: CacheUse = .ifResident
+    ) throws(GenerationError) {
         let (order, budget) = (plan.order, plan.budget)
         self.order = order
         self.operators = operators
@@ -104,11 +109,14 @@ final class MatrixSupply {
         passing = Storage(byteCount: order.heldQuantized)
         let isQuantizing = order.heldQuantized > 0
         room = isQuantizing ? budget - order.minimumByteCount : 0
-        try open(budget: isQuantizing ? order.minimumByteCount - order.heldQuantized : budget)
+        try open(
+            budget: isQuantizing ? order.minimumByteCount - order.heldQuantized : budget,
+            cache: cache
+        )
     }
 
     /// Opens a stream of everything that is not kept.
-    private func open(budget: Int) throws(GenerationError) {
+    private func open(budget: Int, cache: CacheUse = .ifResident) throws(GenerationError) {
         var tensors: [Tensor] = []
         places = zip(order.groups, kept).map { group, kept in
             zip(group, kept).map { matrix, kept in
@@ -124,7 +132,8 @@ final class MatrixSupply {
                 tensors,
                 of: order.checkpoint,
                 budget: budget,
-                held: order.held
+                held: order.held,
+                cache: cache
             )
         } catch {
             throw .model(error)
@@ -133,7 +142,8 @@ final class MatrixSupply {
 
     /// Starts to read with the least memory, for an order that is used once.
     convenience init(_ order: Order, operators: Operators) throws(GenerationError) {
-        try self.init(Plan(order: order, budget: order.minimumByteCount), operators: operators)
+        let plan = Plan(order: order, budget: order.minimumByteCount)
+        try self.init(plan, operators: operators, cache: .inPlace)
     }
 
     /// The next group in order with its matrices in memory, until `release` is called.
