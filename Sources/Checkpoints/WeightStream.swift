@@ -4,9 +4,9 @@ package import Tensors
 /// The matrices of a checkpoint in the order in which they are used, over and over.
 ///
 /// A thread reads them ahead of their use, into memory of its own: the mapped files are not
-/// touched. As many as the budget allows are read once and stay; the others go through a ring
-/// buffer. Memory becomes resident as it is first used, and all of it goes back with the stream
-/// and the last tensor taken from it.
+/// touched, unless `CacheUse.inPlace` allows it. As many as the budget allows are read once and
+/// stay; the others go through a ring buffer. Memory becomes resident as it is first used, and all
+/// of it goes back with the stream and the last tensor taken from it.
 ///
 /// For one consumer at a time. Sendable because everything that changes is in a monitor.
 package final class WeightStream: Sendable {

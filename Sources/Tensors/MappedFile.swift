@@ -128,21 +128,13 @@ extension MappedFile {
     /// Asks the system to read the pages that `range` touches; returns before they are there.
     ///
     /// - Parameter range: Bytes of the file; what lies outside the file is left out.
-    package func prefetch(_ range: Range<Int>) {
-        let inside = range.clamped(to: 0..<bytes.count)
-        let start = inside.lowerBound - inside.lowerBound % Self.pageByteCount
-        advise(start..<inside.upperBound, MADV_WILLNEED)
-    }
+    package func prefetch(_ range: Range<Int>) { adviseTouched(range, MADV_WILLNEED) }
 
     /// Makes the pages that `range` touches readable at once, where the system can, and reads those
     /// that are not in its cache.
     ///
     /// - Parameter range: Bytes of the file; what lies outside the file is left out.
-    package func populate(_ range: Range<Int>) {
-        let inside = range.clamped(to: 0..<bytes.count)
-        let start = inside.lowerBound - inside.lowerBound % Self.pageByteCount
-        advise(start..<inside.upperBound, MADV_POPULATE_READ)
-    }
+    package func populate(_ range: Range<Int>) { adviseTouched(range, MADV_POPULATE_READ) }
 
     /// Tells the system that the pages wholly inside `range` need not stay resident.
     ///
@@ -175,6 +167,13 @@ extension MappedFile {
             }
             return states.allSatisfy { $0 & 1 == 1 }
         }
+    }
+
+    /// Passes a hint on for all pages that `range` touches.
+    private func adviseTouched(_ range: Range<Int>, _ advice: Int32) {
+        let inside = range.clamped(to: 0..<bytes.count)
+        let start = inside.lowerBound - inside.lowerBound % Self.pageByteCount
+        advise(start..<inside.upperBound, advice)
     }
 
     /// Passes a hint on; a hint the system does not take changes no result.
