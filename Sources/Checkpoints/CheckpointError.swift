@@ -65,30 +65,30 @@ extension CheckpointError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .missing(let path):
-            "\(shown(path)): no such file"
+            "\(oneLine(path)): no such file"
         case .missingShard(let path, let index):
-            "\(shown(path)): no such file, but \(shown(index)) names it as a shard"
+            "\(oneLine(path)): no such file, but \(oneLine(index)) names it as a shard"
         case .missingCompanion(let part, let option, let lookedAt):
-            "no \(part) found in \(lookedAt.map(shown).joined(separator: ", ")); "
+            "no \(part) found in \(lookedAt.map(oneLine).joined(separator: ", ")); "
                 + "give one with \(option)"
         case .noWeights(let folder):
-            "\(shown(folder)): no safetensors file in this folder"
+            "\(oneLine(folder)): no safetensors file in this folder"
         case .ambiguous(let folder, let files):
-            "\(shown(folder)): several safetensors files and no index, expected one: "
-                + listed(files.map(shown), separator: ", ")
+            "\(oneLine(folder)): several safetensors files and no index, expected one: "
+                + listed(files.map(oneLine), separator: ", ")
         case .unreadable(let path, let reason):
-            "\(shown(path)): cannot be read: \(reason)"
+            "\(oneLine(path)): cannot be read: \(reason)"
         case .damaged(let path, let tensor, let found, let expected):
-            "\(shown(path)): \(tensor.map { "tensor \(shown($0)) has " } ?? "")"
-                + "\(shown(found)), expected \(shown(expected))"
+            "\(oneLine(path)): \(tensor.map { "tensor \(oneLine($0)) has " } ?? "")"
+                + "\(oneLine(found)), expected \(oneLine(expected))"
         case .unfit(let path, let problems):
-            "\(shown(path)): " + listed(problems.map(\.description), separator: "; ")
+            "\(oneLine(path)): " + listed(problems.map(\.description), separator: "; ")
         case .changed(let path, let reason):
-            "\(shown(path)): changed while in use: \(reason)"
+            "\(oneLine(path)): changed while in use: \(reason)"
         case .exists(let path):
-            "\(shown(path)): already exists"
+            "\(oneLine(path)): already exists"
         case .cannotWrite(let path, let reason):
-            "\(shown(path)): cannot be written: \(reason)"
+            "\(oneLine(path)): cannot be written: \(reason)"
         }
     }
 
@@ -105,34 +105,34 @@ extension WeightProblem: CustomStringConvertible {
     public var description: String {
         switch self {
         case .missing(let tensor, let file):
-            "tensor \(shown(tensor)) is missing from \(shown(file))"
+            "tensor \(oneLine(tensor)) is missing from \(oneLine(file))"
         case .surplus(let tensor, let file):
-            "tensor \(shown(tensor)) in \(shown(file)) is not expected"
+            "tensor \(oneLine(tensor)) in \(oneLine(file)) is not expected"
         case .repeated(let tensor, let files):
-            "tensor \(shown(tensor)) is in \(files.map(shown).joined(separator: " and in "))"
+            "tensor \(oneLine(tensor)) is in \(files.map(oneLine).joined(separator: " and in "))"
         case .misshapen(let tensor, let file, let found, let expected):
-            "tensor \(shown(tensor)) in \(shown(file)) has shape \(found), expected "
+            "tensor \(oneLine(tensor)) in \(oneLine(file)) has shape \(found), expected "
                 + expected.map(\.description).joined(separator: " or ")
         case .mistyped(let tensor, let file, let found):
-            "tensor \(shown(tensor)) in \(shown(file)): "
-                + "type \(shown(found)) is known but not computed with, expected F32, F16 or BF16"
+            "tensor \(oneLine(tensor)) in \(oneLine(file)): "
+                + "type \(oneLine(found)) is known but not computed with, expected F32, F16 or BF16"
                 + (found == "I8" ? ", or a weight_scale beside it" : "")
         case .invalid(let tensor, let file, let found, let expected):
-            "tensor \(shown(tensor)) in \(shown(file)) has \(shown(found)), expected "
-                + shown(expected)
+            "tensor \(oneLine(tensor)) in \(oneLine(file)) has \(oneLine(found)), expected "
+                + oneLine(expected)
         case .invalidNotes(let file, let found, let expected):
-            "_quantization_metadata in \(shown(file)): \(shown(found)), expected "
-                + shown(expected)
+            "_quantization_metadata in \(oneLine(file)): \(oneLine(found)), expected "
+                + oneLine(expected)
         case .unsupported(let format, let count, let first, let file):
-            "format \(shown(format)) of "
-                + (count > 1 ? "\(count) tensors from " : "") + "tensor \(shown(first)) in "
-                + "\(shown(file)) is not supported, expected \(WeightFormat.supportedNames)"
+            "format \(oneLine(format)) of "
+                + (count > 1 ? "\(count) tensors from " : "") + "tensor \(oneLine(first)) in "
+                + "\(oneLine(file)) is not supported, expected \(WeightFormat.supportedNames)"
         }
     }
 }
 
 /// Text from a file or the user, made fit for one line: control characters escaped, long ends cut.
-private func shown(_ text: String) -> String {
+package func oneLine(_ text: String) -> String {
     let limit = 300
     var line = ""
     for scalar in text.unicodeScalars.prefix(limit) {

@@ -55,6 +55,11 @@ extension SafetensorsFile {
         try digest(wholeUpTo: Self.wholeByteCount)
     }
 
+    /// The digest with all bytes of the file in it: `sha256:`, however large the file is.
+    ///
+    /// Throws if the file changed meanwhile.
+    package func fullDigest() throws(CheckpointError) -> String { try digest(wholeUpTo: .max) }
+
     /// The digest with another limit for hashing all bytes.
     func digest(wholeUpTo limit: Int) throws(CheckpointError) -> String {
         let isWhole = file.byteCount <= limit

@@ -43,6 +43,7 @@ package final class WeightReader {
 
     private let checkpoint: Checkpoint
     private let rename: @Sendable (String) -> String
+    private let differences: [String: Tensor]
     private let prefix: String
     private let record: Record
 
@@ -51,21 +52,25 @@ package final class WeightReader {
     /// - Parameters:
     ///   - checkpoint: Where the tensors are.
     ///   - rename: Gives the name in the checkpoint for the full name a model asks for.
+    ///   - differences: What the model adds to small tensors, by the full names it asks for.
     package convenience init(
         _ checkpoint: Checkpoint,
-        rename: @escaping @Sendable (String) -> String = { $0 }
+        rename: @escaping @Sendable (String) -> String = { $0 },
+        adding differences: [String: Tensor] = [:]
     ) {
-        self.init(checkpoint, rename, prefix: "", Record())
+        self.init(checkpoint, rename, differences, prefix: "", Record())
     }
 
     private init(
         _ checkpoint: Checkpoint,
         _ rename: @escaping @Sendable (String) -> String,
+        _ differences: [String: Tensor],
         prefix: String,
         _ record: Record
     ) {
         self.checkpoint = checkpoint
         self.rename = rename
+        self.differences = differences
         self.prefix = prefix
         self.record = record
     }
@@ -75,13 +80,16 @@ package final class WeightReader {
     /// - Parameter prefix: Put before every name, after the prefixes of this reader: `blocks.0.`.
     /// - Returns: The reader.
     package func scoped(_ prefix: String) -> WeightReader {
-        WeightReader(checkpoint, rename, prefix: self.prefix + prefix, record)
+        WeightReader(checkpoint, rename, differences, prefix: self.prefix + prefix, record)
     }
 
     /// The shape of a tensor, nil when there is none; does not count as a use.
     package func shape(_ name: String) -> [Int]? {
         checkpoint.record(rename(prefix + name))?.shape
     }
+
+    /// What is to be added to a tensor; nil for nothing.
+    package func difference(_ name: String) -> Tensor? { differences[prefix + name] }
 
     /// A view of a tensor's elements as the file has them: float32, float16 or bfloat16, or 8-bit
     /// floats where the caller takes them.
@@ -139,7 +147,8 @@ package final class WeightReader {
     ///   - columns: Inputs of the layer, or the width of the table.
     /// - Returns: The matrix; after a problem zeros that must not be written to, as from `tensor`.
     package func weightMatrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
-        let name = rename(prefix + name)
+        let officialName = prefix + name
+        let name = rename(officialName)
         var placeholder: WeightMatrix { WeightMatrix(Placeholder.tensor([rows, columns])) }
         let (shownName, file) = (checkpoint.nameInFile(name), checkpoint.file(of: name))
         record.used.insert(name)
@@ -179,7 +188,9 @@ package final class WeightReader {
         }
         let (matrix, problem) = stored.matrix(weight)
         if let problem { record.note(problem) }
-        return matrix ?? placeholder
+        guard var matrix else { return placeholder }
+        matrix.origin = .init(name: String(officialName.dropLast(".weight".count)))
+        return matrix
     }
 
     /// The notes on quantisation, read at the first call.

@@ -44,7 +44,8 @@ extension WeightMatrix {
         WeightMatrix(
             elements.rows(range),
             scale: scale.map { $0.count == 1 ? $0 : $0.rows(range) },
-            rotation: rotation
+            rotation: rotation,
+            origin: origin.map { .init(name: $0.name, firstRow: $0.firstRow + range.lowerBound) }
         )
     }
 }

@@ -51,6 +51,11 @@ package struct LinearLayer: Sendable {
         self.result = result
     }
 
+    /// Its matrix, or both.
+    var weights: [WeightMatrix] {
+        if case .siluProduct(_, let up) = result { [weight, up] } else { [weight] }
+    }
+
     var output: Tensor {
         switch result {
         case .rows(let y), .sum(let y), .residual(let y, _), .heads(let y, _),
@@ -65,8 +70,8 @@ extension Operators {
     ///
     /// Rows are prepared and packed once for all layers that multiply in the same arithmetic;
     /// weights are unpacked block by block inside the kernel, so no copy of a matrix ever exists. A
-    /// tile of the products is finished while it is in the cache. Sums run over k in the same
-    /// order for every number of threads.
+    /// tile of the products is finished while it is in the cache, updates of the layer included.
+    /// Sums run over k in the same order for every number of threads.
     ///
     /// - Parameters:
     ///   - input: The rows: `[rows, k]`.
@@ -82,17 +87,18 @@ extension Operators {
                 "output \(layer.output.shape), weight \(shape)"
             )
         }
-        var rest = layers
-        while let first = rest.first {
-            // The layers whose activations are packed in the same way.
-            let packing = packing(for: first.weight)
-            let group = rest.filter { self.packing(for: $0.weight) == packing }
-            rest.removeAll { self.packing(for: $0.weight) == packing }
-            let chunk = rowsPackedAtOnce(rows, packing, k)
-            for start in stride(from: 0, to: rows, by: chunk) {
-                let range = start..<min(start + chunk, rows)
-                multiply(pack(input, range, packing), group)
-            }
+        let matrices = layers.map { layer in
+            precondition(!layer.addsToSums || updates[layer.weight] == nil, "sums have no updates")
+            return layer.weights.map(updated)
+        }
+        // Layers whose activations are packed in the same way share them.
+        let packings = packings(for: matrices.flatMap(\.self))
+        let most = panelsUpdatedAtOnce(matrices.flatMap(\.self))
+        let chunk = rowsPackedAtOnce(rows, packings, k, mostPanels: most)
+        for start in stride(from: 0, to: rows, by: chunk) {
+            let range = start..<min(start + chunk, rows)
+            let packed = pack(input, range, packings)
+            multiply(products(matrices, packed, input, range), layers)
         }
     }
 
@@ -112,15 +118,5 @@ extension Operators {
         adding: Bool = false
     ) {
         linear(.rows(x), [LinearLayer(weight, bias, adding ? .sum(y) : .rows(y))])
-    }
-
-    /// How rows are packed for a matrix.
-    private func packing(for weight: WeightMatrix) -> RowPacking {
-        let arithmetic = policy.arithmetic(for: weight)
-        return RowPacking(
-            arithmetic: arithmetic,
-            rotation: weight.rotation,
-            kernels: table.products(arithmetic)
-        )
     }
 }

@@ -27,27 +27,61 @@ struct RowPacking: Equatable {
     let arithmetic: Arithmetic
     /// Elements that are rotated together, as those of the weights are.
     let rotation: Int?
+    /// Factors of the elements, before they are rotated: `[k]`.
+    let scale: Tensor?
     let kernels: product_kernels
 
     /// Lanes that a row of k elements takes.
     func lanes(_ k: Int) -> Int { (k + kernels.group - 1) / kernels.group }
 
+    /// Rows scaled and rotated, in `target` unless they stay as they are.
+    ///
+    /// - Parameters:
+    ///   - x: `[rows, k]`.
+    ///   - rows: Their number.
+    ///   - k: Their length.
+    ///   - target: `[rows, k]`; may be x.
+    ///   - table: The kernels.
+    /// - Returns: x or the target.
+    fileprivate func apply(
+        to x: UnsafePointer<Float>,
+        _ rows: Int,
+        _ k: Int,
+        into target: UnsafeMutablePointer<Float>,
+        _ table: kernel_table
+    ) -> UnsafePointer<Float> {
+        guard scale != nil || rotation != nil else { return x }
+        if x != UnsafePointer(target) { target.update(from: x, count: rows * k) }
+        if let scale {
+            for row in 0..<rows { table.multiply(target + row * k, scale.floats, k) }
+        }
+        if let rotation { table.rotate(target, rows * k, rotation) }
+        return UnsafePointer(target)
+    }
+
     static func == (a: RowPacking, b: RowPacking) -> Bool {
         a.arithmetic == b.arithmetic && a.rotation == b.rotation
+            && a.scale?.storage === b.scale?.storage
     }
 }
 
 /// Some rows of activations, packed.
 struct PackedRows {
     let packing: RowPacking
-    /// The rows' places in the input.
-    let rows: Range<Int>
+    /// The rows' places in the input, or in the output.
+    var rows: Range<Int>
     let k: Int
     /// Panels of rows; the last may be partly filled.
     let panels: Int
     let lanes: UnsafeMutablePointer<UInt32>
     /// Descriptions of the rows, for int8.
-    let quantized: UnsafeMutablePointer<quantized_row>
+    let quantized: UnsafeMutablePointer<quantized_row>?
+
+    /// Packs panel number `index` from rows of k floats.
+    func pack(_ index: Int, _ x: UnsafePointer<Float>, rows: Int) {
+        let quantized = quantized.map { $0 + index * packing.kernels.row_panel }
+        packing.kernels.pack_rows(lanes, index, panels, x, k, rows, k, quantized)
+    }
 }
 
 extension Operators {
@@ -55,50 +89,64 @@ extension Operators {
     private static let descriptionBytes = MemoryLayout<quantized_row>.stride
 
     /// Rows of `rows` that are packed at once, in whole panels, as evenly as possible.
-    func rowsPackedAtOnce(_ rows: Int, _ packing: RowPacking, _ k: Int) -> Int {
-        let panel = packing.kernels.row_panel
-        let panelBytes = panel * (4 * packing.lanes(k) + Self.descriptionBytes)
+    func rowsPackedAtOnce(
+        _ rows: Int,
+        _ packings: [RowPacking],
+        _ k: Int,
+        mostPanels: Int
+    ) -> Int {
+        let panel = packings[0].kernels.row_panel
+        let panelBytes = packings.reduce(0) { $0 + panel * bytes($1, k) }
         precondition(panelBytes <= Self.packedCapacity, "rows of \(k) elements are too long")
-        let (panels, most) = ((rows + panel - 1) / panel, Self.packedCapacity / panelBytes)
+        let panels = (rows + panel - 1) / panel
+        let most = min(mostPanels, Self.packedCapacity / panelBytes)
         let chunks = max(1, (panels + most - 1) / most)
         return (panels + chunks - 1) / chunks * panel
     }
 
-    /// Prepares and packs rows `range` of the input.
-    func pack(_ input: LinearInput, _ range: Range<Int>, _ packing: RowPacking) -> PackedRows {
-        let (k, panel) = (input.rows.rowCount, packing.kernels.row_panel)
+    /// Bytes that a packed row takes.
+    private func bytes(_ packing: RowPacking, _ k: Int) -> Int {
+        4 * packing.lanes(k) + (packing.arithmetic == .int8 ? Self.descriptionBytes : 0)
+    }
+
+    /// Prepares rows `range` of the input and packs them, once for each packing.
+    func pack(_ input: LinearInput, _ range: Range<Int>, _ packings: [RowPacking]) -> [PackedRows] {
+        let (k, panel) = (input.rows.rowCount, packings[0].kernels.row_panel)
         let panels = (range.count + panel - 1) / panel
-        let packed = PackedRows(
-            packing: packing,
-            rows: range,
-            k: k,
-            panels: panels,
-            lanes: packedMemory.assumingMemoryBound(to: UInt32.self),
-            quantized: (packedMemory + 4 * packing.lanes(k) * panels * panel)
-                .assumingMemoryBound(to: quantized_row.self)
-        )
+        var memory = packedMemory
+        let all = packings.map { packing in
+            let descriptions = memory + 4 * packing.lanes(k) * panels * panel
+            defer { memory += panels * panel * bytes(packing, k) }
+            return PackedRows(
+                packing: packing,
+                rows: range,
+                k: k,
+                panels: panels,
+                lanes: memory.assumingMemoryBound(to: UInt32.self),
+                quantized: packing.arithmetic == .int8
+                    ? descriptions.assumingMemoryBound(to: quantized_row.self) : nil
+            )
+        }
         parallelTasks(panels) { index, worker in
             let first = range.lowerBound + index * panel
             let rows = first..<min(first + panel, range.upperBound)
-            packing.kernels.pack_rows(
-                packed.lanes,
-                index,
-                panels,
-                prepared(input, rows, packing.rotation, workspace(worker)),
-                k,
-                rows.count,
-                k,
-                packed.quantized + index * panel
-            )
+            let workspace = workspace(worker)
+            let x = prepared(input, rows, workspace)
+            for (place, packed) in all.enumerated() {
+                // Only the last may use up the rows.
+                let isLast = place == all.count - 1
+                let target = isLast ? workspace.rows.0 : workspace.rows.1
+                let own = packed.packing.apply(to: x, rows.count, k, into: target, table)
+                packed.pack(index, own, rows: rows.count)
+            }
         }
-        return packed
+        return all
     }
 
-    /// A panel of rows in float32, normed or gated and rotated: `[rows, k]`.
-    private func prepared(
+    /// A panel of rows in float32, normed or gated: `[rows, k]`.
+    func prepared(
         _ input: LinearInput,
         _ rows: Range<Int>,
-        _ rotation: Int?,
         _ workspace: Workspace
     ) -> UnsafePointer<Float> {
         let x = input.rows.rows(rows)
@@ -115,7 +163,7 @@ extension Operators {
                 norm.stored.offset,
                 norm.epsilon
             )
-        } else if x.elementType == .float32, input.gate == nil, rotation == nil {
+        } else if x.elementType == .float32, input.gate == nil {
             return UnsafePointer(x.floats)
         } else {
             table.widen(target, x.address, x.kernelType, x.count)
@@ -124,7 +172,6 @@ extension Operators {
             table.widen(workspace.rows.1, gate.address, gate.kernelType, gate.count)
             table.sigmoid_multiply(target, workspace.rows.1, x.count)
         }
-        if let rotation { table.rotate(target, x.count, rotation) }
         return UnsafePointer(target)
     }
 }

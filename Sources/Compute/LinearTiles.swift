@@ -10,7 +10,12 @@ private struct Tile {
 
 extension Operators {
     /// Multiplies packed rows with the weights of all layers, tile by tile.
-    func multiply(_ packed: PackedRows, _ layers: [LinearLayer]) {
+    ///
+    /// - Parameters:
+    ///   - products: One or two for each layer, of the same rows.
+    ///   - layers: What becomes of them.
+    func multiply(_ products: [[MatrixProduct]], _ layers: [LinearLayer]) {
+        let packed = products[0][0].packed
         let tiles = tiles(packed, layers)
         parallelTasks(tiles.count) { index, worker in
             let tile = tiles[index]
@@ -18,18 +23,16 @@ extension Operators {
             let panel = packed.packing.kernels.row_panel
             let first = packed.rows.lowerBound + tile.panels.lowerBound * panel
             let end = min(packed.rows.upperBound, first + tile.panels.count * panel)
-            var block = TileBlock(
+            let block = TileBlock(
                 rows: first..<end,
                 columns: tile.columns,
                 sums: workspace.sums.0,
                 other: workspace.sums.1
             )
             if case .sum(let y) = layer.result { block.load(y) }
-            product(packed, tile.panels, layer.weight, &block, layer.addsToSums, workspace)
-            if case .siluProduct(_, let up) = layer.result {
-                swap(&block.sums, &block.other)
-                product(packed, tile.panels, up, &block, false, workspace)
-                swap(&block.sums, &block.other)
+            for (index, product) in products[tile.layer].enumerated() {
+                let target = index == 0 ? block : block.second
+                compute(product, tile.panels, target, adding: layer.addsToSums, workspace)
             }
             finish(layer, block)
         }
@@ -64,52 +67,76 @@ extension Operators {
         }
     }
 
-    /// One tile of x wᵀ, as float32 in `block.sums`.
-    private func product(
+    /// One tile of x wᵀ and what is added to it, as float32 in `block.sums`.
+    private func compute(
+        _ product: MatrixProduct,
+        _ panels: Range<Int>,
+        _ block: TileBlock,
+        adding: Bool,
+        _ workspace: Workspace
+    ) {
+        let (packed, weight, columns) = (product.packed, product.matrix.weight, block.columns)
+        multiply(packed, panels, weight, columns, block.sums, adding: adding, workspace)
+        if let quantized = packed.quantized {
+            table.dequantize(
+                block.sums,
+                Workspace.tileStride,
+                quantized + (block.rows.lowerBound - packed.rows.lowerBound),
+                block.rows.count,
+                columns.count
+            )
+        }
+        if let scale = weight.scale { block.scale(by: scale, table) }
+        if let scale = product.scale { block.scale(by: scale, table) }
+        for term in product.terms {
+            // The matrix may be a part of a layer's, and the layer a part of a term.
+            let start = term.firstRow + product.matrix.firstRow + columns.lowerBound
+            let (height, end) = (term.weight.rows, start + columns.count)
+            var row = start
+            while row < end {
+                let index = row / height
+                let rows = row - index * height..<min(end - index * height, height)
+                let sums = block.sums + (row - start)
+                let packed = term.packed[index]
+                multiply(packed, panels, term.weight, rows, sums, adding: true, workspace)
+                row += rows.count
+            }
+        }
+        if let bias = product.bias { block.add(bias, table) }
+    }
+
+    /// sums = x wᵀ, or +=, for some panels of x and some rows of w.
+    private func multiply(
         _ packed: PackedRows,
         _ panels: Range<Int>,
         _ weight: WeightMatrix,
-        _ block: inout TileBlock,
-        _ accumulate: Bool,
+        _ rows: Range<Int>,
+        _ sums: UnsafeMutablePointer<Float>,
+        adding: Bool,
         _ workspace: Workspace
     ) {
         let elements = weight.elements
         let row = elements.rowCount * elements.elementType.byteCount
         var task = product_task(
-            sums: UnsafeMutableRawPointer(block.sums),
+            sums: UnsafeMutableRawPointer(sums),
             stride: Workspace.tileStride,
             packed: UnsafePointer(packed.lanes),
             panels: packed.panels,
             first_panel: panels.lowerBound,
             end_panel: panels.upperBound,
-            w: UnsafeRawPointer(elements.address + block.columns.lowerBound * row),
+            w: UnsafeRawPointer(elements.address + rows.lowerBound * row),
             w_type: elements.kernelType,
             w_stride: elements.rowCount,
-            columns: block.columns.count,
+            columns: rows.count,
             k: packed.k,
-            accumulate: accumulate
+            accumulate: adding
         )
         packed.packing.kernels.multiply(&task, workspace.lanes)
-        if packed.packing.arithmetic == .int8 {
-            table.dequantize(
-                block.sums,
-                Workspace.tileStride,
-                packed.quantized + (block.rows.lowerBound - packed.rows.lowerBound),
-                block.rows.count,
-                block.columns.count
-            )
-        }
-        if let scale = weight.scale { block.scale(by: scale, table) }
     }
 
     /// Does with a tile what the layer is for.
     private func finish(_ layer: LinearLayer, _ block: TileBlock) {
-        if let bias = layer.bias {
-            for row in block.indices {
-                let factors = bias.floats + block.columns.lowerBound
-                table.gated_add(block.row(row), factors, nil, 1, block.columns.count)
-            }
-        }
+        if let bias = layer.bias { block.add(bias, table) }
         switch layer.result {
         case .rows(let y), .sum(let y):
             block.store(y, table)
@@ -144,7 +171,7 @@ extension Operators {
 
 extension LinearLayer {
     /// Whether products are added to what the tile holds already.
-    fileprivate var addsToSums: Bool {
+    var addsToSums: Bool {
         if case .sum = result { true } else { false }
     }
 
@@ -164,9 +191,12 @@ private struct TileBlock {
     let rows: Range<Int>
     let columns: Range<Int>
     /// `[rows, tileStride]`.
-    var sums: UnsafeMutablePointer<Float>
+    let sums: UnsafeMutablePointer<Float>
     /// The same for the second of two products.
-    var other: UnsafeMutablePointer<Float>
+    let other: UnsafeMutablePointer<Float>
+
+    /// The block of the second of two products.
+    var second: TileBlock { TileBlock(rows: rows, columns: columns, sums: other, other: sums) }
 
     var indices: Range<Int> { 0..<rows.count }
 
@@ -196,6 +226,13 @@ private struct TileBlock {
         for index in indices {
             let offset = (rows.lowerBound + index) * y.rowCount + columns.lowerBound
             table.narrow(halves + offset, row(index), columns.count)
+        }
+    }
+
+    /// Adds a bias: `[outputs]`.
+    func add(_ bias: Tensor, _ table: kernel_table) {
+        for index in indices {
+            table.gated_add(row(index), bias.floats + columns.lowerBound, nil, 1, columns.count)
         }
     }
 

@@ -13,12 +13,16 @@ package final class Operators {
     let threads: Int
     /// In what linear layers compute.
     package let policy: ArithmeticPolicy
+    /// What is added to linear layers.
+    let updates: LinearUpdates
     /// Whether to give up: operators then return early and leave their destinations unfinished.
     package let isCancelled: @Sendable () -> Bool
 
     /// Packed activations, shared by all workers; one for each worker's own blocks.
     private let packed: Storage
     private let workspaces: Storage
+    /// Rows on their way through updates.
+    let updateMemory: Storage
 
     /// Bytes of packed activations at once, unless one attention needs more for its keys.
     static let packedCapacity = 64 << 20
@@ -51,6 +55,8 @@ package final class Operators {
         self.threads = threads
         packed = Storage(byteCount: max(Self.packedCapacity, packedBytes))
         workspaces = Storage(byteCount: threads * Workspace.byteCount)
+        updates = .none
+        updateMemory = Storage(byteCount: 0)
     }
 
     /// The same with another policy; both share their scratch memory.
@@ -61,7 +67,20 @@ package final class Operators {
     package init(sharing other: Operators, policy: ArithmeticPolicy) {
         (table, threads, isCancelled) = (other.table, other.threads, other.isCancelled)
         (packed, workspaces) = (other.packed, other.workspaces)
+        (updates, updateMemory) = (other.updates, other.updateMemory)
         self.policy = policy.supported(by: Kernels(other.table))
+    }
+
+    /// The same with other updates; both share their scratch memory.
+    ///
+    /// - Parameters:
+    ///   - other: Not used at the same time.
+    ///   - updates: What is added to linear layers.
+    package init(sharing other: Operators, updates: LinearUpdates) {
+        (table, threads, isCancelled) = (other.table, other.threads, other.isCancelled)
+        (packed, workspaces, policy) = (other.packed, other.workspaces, other.policy)
+        self.updates = updates
+        updateMemory = Storage(byteCount: updates.scratchByteCount)
     }
 
     /// How activations between two layers are stored.

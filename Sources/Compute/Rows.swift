@@ -23,26 +23,39 @@ extension Operators {
         }
     }
 
-    /// y[r] = Σ_i weights[i] · x[r, i].
+    /// y[r] = Σ_i weight[i] · x[r, i].
     ///
     /// - Parameters:
     ///   - x: `[rows, terms, width]`.
-    ///   - weights: `[terms]`.
+    ///   - weight: `[1, terms]`, float32.
     ///   - y: `[rows, width]`; must not overlap x.
-    package func weightedSum(_ x: Tensor, weights: Tensor, into y: Tensor) {
+    package func weightedSum(_ x: Tensor, weight: WeightMatrix, into y: Tensor) {
         let (terms, width) = (x.shape[1], x.shape[2])
-        precondition(weights.count == terms && y.shape == [x.rows, width])
+        precondition(weight.elements.shape == [1, terms] && y.shape == [x.rows, width])
+        let (weights, bias) = updatedRow(weight)
         parallelRows(x.rows, grain: grain(terms * width)) { rows in
             for row in rows {
                 let (sums, source) = (y.floats + row * width, x.floats + row * terms * width)
                 for column in 0..<width {
-                    var sum: Float = 0
+                    var sum = bias
                     for term in 0..<terms {
-                        sum += weights.floats[term] * source[term * width + column]
+                        sum += weights[term] * source[term * width + column]
                     }
                     sums[column] = sum
                 }
             }
         }
+    }
+
+    /// The elements of a matrix of one row, and a bias, with what is added to them.
+    private func updatedRow(_ weight: WeightMatrix) -> (weights: [Float], bias: Float) {
+        guard updates[weight] != nil else { return (weight.elements.elements, 0) }
+        // The layer's outputs for each input alone, and for none.
+        let (count, exact) = (weight.columns, Operators(sharing: self, policy: .float32))
+        let (x, y) = (Tensor(zeros: [count + 1, count]), Tensor(zeros: [count + 1, 1]))
+        for i in 0..<count { x.row(i).floats[i] = 1 }
+        exact.linear(x, weight, into: y)
+        let bias = y.floats[count]
+        return (y.elements.dropLast().map { $0 - bias }, bias)
     }
 }

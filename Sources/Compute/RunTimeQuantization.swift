@@ -42,6 +42,6 @@ extension Operators {
                     factor * table.quantize(target + index * columns, row, columns)
             }
         }
-        return WeightMatrix(elements, scale: scale, rotation: rotation)
+        return WeightMatrix(elements, scale: scale, rotation: rotation, origin: matrix.origin)
     }
 }

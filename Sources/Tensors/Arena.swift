@@ -24,7 +24,8 @@ package struct Arena {
     package var position = 0
 
     private let storage: Storage?
-    private static let alignment = 4096
+    /// Bytes that the places of buffers are multiples of.
+    package static let alignment = 4096
 
     /// An arena that only measures: its tensors must not be read or written.
     package static func measuring() -> Arena { Arena(storage: nil) }

@@ -136,6 +136,28 @@ struct FusionTests {
         }
     }
 
+    /// Quantised files may leave one of them as it was.
+    @Test(arguments: ["scalar", "avx512bf16"])
+    func gateAndUpMayDifferInArithmetic(level: String) throws {
+        let operators = try operators(level, policy: .stored)
+        let inputs = Inputs(k: 64)
+        var random = Random(5)
+        let quantized = WeightMatrix(
+            random.weight(300, 64, .int8),
+            scale: random.tensor(300, range: 0.02),
+            rotation: 16
+        )
+        for (first, second) in [(inputs.weight, quantized), (quantized, inputs.weight)] {
+            let y = inputs.target.guardedCopy()
+            operators.linear(.rows(inputs.x), [LinearLayer(gate: first, up: second, into: y)])
+            let (gate, up) = (Tensor(guarded: y.shape), Tensor(guarded: y.shape))
+            operators.linear(inputs.x, first, into: gate)
+            operators.linear(inputs.x, second, into: up)
+            operators.table.silu_multiply(gate.floats, up.floats, gate.count)
+            expectIdentical(y, gate)
+        }
+    }
+
     @Test func refusesLayersThatDoNotFit() async {
         await #expect(processExitsWith: .failure) {
             let inputs = Inputs()

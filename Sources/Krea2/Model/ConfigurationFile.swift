@@ -56,7 +56,8 @@ struct ConfigurationFile {
         }
     }
 
-    private init(path: String, root: [String: JSONValue]) {
+    /// Takes settings from elsewhere; `path` is named in messages.
+    init(path: String, root: [String: JSONValue]) {
         self.path = path
         self.root = root
     }

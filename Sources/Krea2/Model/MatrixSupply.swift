@@ -161,7 +161,7 @@ final class MatrixSupply {
                 loaded.append(matrix)
             } else if let place = places[nextGroup][index] {
                 let elements = try take(place)
-                let read = WeightMatrix(elements, scale: matrix.scale, rotation: matrix.rotation)
+                let read = matrix.replacing(elements)
                 loaded.append(order.isQuantized(matrix) ? quantized(read, index, &offset) : read)
             }
         }

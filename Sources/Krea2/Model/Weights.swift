@@ -3,14 +3,17 @@ import Compute
 import Tensors
 
 extension WeightReader {
-    /// A small tensor that the operators want in float32: a norm's weight, a bias, a table.
+    /// A small tensor that the operators want in float32: a norm's weight, a bias, a table; with
+    /// what the reader adds to it.
     ///
     /// Nothing is copied of a tensor that is not as expected, whose size the file does not confirm.
     func small(_ name: String, _ shape: Int..., orShapes alternatives: [[Int]] = []) -> Tensor {
         let tensor = tensor(name, shape: shape, orShapes: alternatives, acceptsFloat8: true)
         let isConfirmed = ([shape] + alternatives).contains { $0 == self.shape(name) }
         guard isConfirmed else { return tensor }
-        return dequantized(WeightMatrix(tensor.reshaped(1, tensor.count))).reshaped(shape)
+        let values = dequantized(WeightMatrix(tensor.reshaped(1, tensor.count)))
+        if let difference = difference(name) { values.add(difference) }
+        return values.reshaped(shape)
     }
 
     /// A matrix of a linear layer, `[out, in]`, as the file stores it.
@@ -25,6 +28,15 @@ protocol MatrixGroup {
     var matrices: [WeightMatrix] { get }
     /// The same layers with their matrices elsewhere in memory.
     func replacing(_ matrices: [WeightMatrix]) -> Self
+}
+
+/// One matrix that is used alone.
+struct SingleMatrix: MatrixGroup {
+    let matrix: WeightMatrix
+
+    var matrices: [WeightMatrix] { [matrix] }
+
+    func replacing(_ matrices: [WeightMatrix]) -> SingleMatrix { SingleMatrix(matrix: matrices[0]) }
 }
 
 /// What is asked and told between two blocks of a long computation.

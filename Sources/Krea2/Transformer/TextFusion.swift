@@ -9,8 +9,8 @@ struct TextFusion {
     let config: TransformerConfig
     /// Blocks over the taps of each token.
     let layerwise: [FusionBlock]
-    /// Weights of the sum over the taps: `[taps]`.
-    let projector: Tensor
+    /// Weights of the sum over the taps: `[1, taps]`.
+    let projector: WeightMatrix
     /// Blocks over the tokens.
     let refiner: [FusionBlock]
     /// Norm before the projection: `[text width]`, stored minus one.
@@ -25,12 +25,10 @@ struct TextFusion {
         layerwise = (0..<config.layerwiseBlocks).map {
             FusionBlock(weights.scoped("txtfusion.layerwise_blocks.\($0)."), config.text)
         }
-        projector = weights.small(
-            "txtfusion.projector.weight",
-            1,
-            config.taps,
-            orShapes: [[config.taps]]
-        ).reshaped(config.taps)
+        projector = WeightMatrix(
+            weights.small("txtfusion.projector.weight", 1, config.taps, orShapes: [[config.taps]]),
+            origin: .init(name: "txtfusion.projector")
+        )
         refiner = (0..<config.refinerBlocks).map {
             FusionBlock(weights.scoped("txtfusion.refiner_blocks.\($0)."), config.text)
         }
@@ -108,6 +106,11 @@ struct TextFusionScratch {
 // MARK: Memory
 
 extension TextFusion {
+    /// All matrices.
+    var matrices: [WeightMatrix] {
+        (layerwise + refiner).flatMap(\.matrices) + [projector] + projection.matrices
+    }
+
     /// The matrices in the order of their use.
     func order(_ policy: ArithmeticPolicy, _ checkpoint: Checkpoint) -> MatrixSupply.Order {
         MatrixSupply.Order(
@@ -147,7 +150,7 @@ extension TextFusion {
             supply.release()
             try watch.check(rows, "layerwise block \(index)", operators)
         }
-        operators.weightedSum(scratch.taps, weights: projector, into: fused)
+        operators.weightedSum(scratch.taps, weight: projector, into: fused)
         for (index, block) in refiner.enumerated() {
             let block = try supply.load(block)
             forward(block, fused, BlockRows([0..<tokens]), scratch.block, operators)

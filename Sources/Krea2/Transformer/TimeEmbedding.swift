@@ -10,8 +10,8 @@ struct TimeEmbedding {
     let hiddenBias: Tensor
     let outputBias: Tensor
     /// One matrix of `[6 · width, width]` in the file, as large as a whole block of attention; its
-    /// sixths are in memory one after the other.
-    let projection: [TimeProjection]
+    /// sixths, each a scale, shift or gate of the blocks, are in memory one after the other.
+    let projection: [SingleMatrix]
     let projectionBias: Tensor
 
     init(_ weights: WeightReader, _ config: TransformerConfig) {
@@ -24,7 +24,7 @@ struct TimeEmbedding {
         hiddenBias = weights.small("tmlp.0.bias", width)
         outputBias = weights.small("tmlp.2.bias", width)
         let all = weights.matrix("tproj.1.weight", 6 * width, width)
-        projection = (0..<6).map { TimeProjection(matrix: all.rows($0 * width..<($0 + 1) * width)) }
+        projection = (0..<6).map { SingleMatrix(matrix: all.rows($0 * width..<($0 + 1) * width)) }
         projectionBias = weights.small("tproj.1.bias", 6 * width)
     }
 
@@ -41,17 +41,6 @@ struct TimeLayers: MatrixGroup {
 
     func replacing(_ matrices: [WeightMatrix]) -> TimeLayers {
         TimeLayers(hidden: matrices[0], output: matrices[1])
-    }
-}
-
-/// A part of the projection to the blocks' modulation: one scale, shift or gate.
-struct TimeProjection: MatrixGroup {
-    let matrix: WeightMatrix
-
-    var matrices: [WeightMatrix] { [matrix] }
-
-    func replacing(_ matrices: [WeightMatrix]) -> TimeProjection {
-        TimeProjection(matrix: matrices[0])
     }
 }
 

@@ -11,7 +11,7 @@ struct Transformer {
     let config: TransformerConfig
     let textFusion: TextFusion
 
-    private let checkpoint: Checkpoint
+    private let files: TransformerFiles
     private let time: TimeEmbedding
     /// Projection of image tokens into the residual stream.
     private let input: WeightMatrix
@@ -26,14 +26,21 @@ struct Transformer {
 
     /// Reads all tensors and checks their shapes.
     ///
-    /// - Parameter files: The opened files.
+    /// - Parameters:
+    ///   - files: The opened files.
+    ///   - differences: What is added to norms and modulations, by their official names; float32.
     /// - Throws: One error that names everything missing, surplus, misshapen or mistyped.
-    init(_ files: TransformerFiles) throws(CheckpointError) {
-        let config = files.config
-        self.config = config
-        checkpoint = files.checkpoint
-        let names = files.names
-        let reader = WeightReader(checkpoint, rename: { names.stored($0) })
+    init(
+        _ files: TransformerFiles,
+        adding differences: [String: Tensor] = [:]
+    ) throws(CheckpointError) {
+        let (config, names) = (files.config, files.names)
+        (self.config, self.files) = (config, files)
+        let reader = WeightReader(
+            files.checkpoint,
+            rename: { names.stored($0) },
+            adding: differences
+        )
         let width = config.width
         input = reader.matrix("first.weight", width, config.tokenWidth)
         inputBias = reader.small("first.bias", width)
@@ -52,6 +59,15 @@ struct Transformer {
         output = reader.matrix("last.linear.weight", config.tokenWidth, width)
         outputBias = reader.small("last.linear.bias", config.tokenWidth)
         try reader.finish(ignoring: TransformerNames.isStray)
+    }
+
+    /// The same with other norms and modulations; it may be used with the same matrices in memory.
+    ///
+    /// - Parameter differences: What is added to those of the files, by their official names.
+    /// - Returns: A transformer with the sizes of this one.
+    /// - Throws: When the files have changed.
+    func adding(_ differences: [String: Tensor]) throws(CheckpointError) -> Transformer {
+        try Transformer(files, adding: differences)
     }
 }
 
@@ -116,7 +132,7 @@ extension Transformer {
     func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
         MatrixSupply.Order(
             groups: time.groups + blocks.flatMap(\.matrixGroups),
-            checkpoint: checkpoint,
+            checkpoint: files.checkpoint,
             policy: policy
         )
     }
@@ -125,9 +141,23 @@ extension Transformer {
     func order(ofBlock index: Int, _ policy: ArithmeticPolicy) -> MatrixSupply.Order {
         MatrixSupply.Order(
             groups: blocks[index].matrixGroups,
-            checkpoint: checkpoint,
+            checkpoint: files.checkpoint,
             policy: policy
         )
+    }
+
+    /// Some matrices one by one, each in memory for itself.
+    func order(of matrices: [WeightMatrix]) -> MatrixSupply.Order {
+        MatrixSupply.Order(
+            groups: matrices.map { [$0] },
+            checkpoint: files.checkpoint,
+            policy: .float32
+        )
+    }
+
+    /// All matrices, those of text fusion too; a layer may have several, one after the other.
+    var matrices: [WeightMatrix] {
+        [input] + time.groups.flatMap(\.self) + textFusion.matrices + blockMatrices + [output]
     }
 
     /// The matrices of the blocks, which nearly all of the time goes to.

@@ -48,6 +48,34 @@ struct TransformerConfig: Sendable, Equatable {
         )
     }
 
+}
+
+extension TransformerConfig {
+    /// The sizes of the released models.
+    static let released = TransformerConfig(
+        width: 6144,
+        heads: 48,
+        keyValueHeads: 12,
+        headSize: 128,
+        blocks: 28,
+        feedForwardWidth: 16384,
+        tokenWidth: 64,
+        timeWidth: 256,
+        text: BlockSizes(
+            width: 2560,
+            heads: 20,
+            keyValueHeads: 20,
+            headSize: 128,
+            feedForwardWidth: 6912
+        ),
+        taps: 12,
+        layerwiseBlocks: 2,
+        refinerBlocks: 2,
+        rotaryAxes: [32, 48, 48],
+        theta: 1000,
+        epsilon: 1e-5
+    )
+
     /// Takes sizes from `config.json` where there is one, and from the tensors' shapes.
     ///
     /// - Parameters:
