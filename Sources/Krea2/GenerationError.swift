@@ -7,6 +7,10 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
     case model(CheckpointError)
     /// A tokenizer file is missing, damaged or unfit.
     case tokenizer(TokenizerError)
+    /// A LoRA file is damaged, of another model, or not applicable as it is.
+    case lora(LoRAError)
+    /// No LoRA for a slider is found in `lookedAt`.
+    case missingSlider(name: String, lookedAt: [String])
     /// The request asks for what cannot be done; one line.
     case request(String)
     /// A result has NaN or infinity in it.
@@ -39,6 +43,7 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
         case .model(.exists), .model(.cannotWrite): .unwritable
         case .model(let error): error.isMissingFile ? .missingFile : .unfitFile
         case .tokenizer(let error): error.isMissingFile ? .missingFile : .unfitFile
+        case .lora, .missingSlider: .unfitFile
         case .request: .request
         case .notFinite: .notFinite
         case .cancelled: .cancelled
@@ -50,6 +55,11 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
         switch self {
         case .model(let error): error.description
         case .tokenizer(let error): error.description
+        case .lora(let error): error.description
+        case .missingSlider(let name, let lookedAt):
+            "no LoRA for the slider \(oneLine(name)) found in "
+                + lookedAt.map(oneLine).joined(separator: ", ")
+                + "; give one with --slider-file FILE"
         case .request(let text): text
         case .notFinite(let stage, let place): "\(stage), \(place): NaN or infinity in the result"
         case .cancelled: "stopped"

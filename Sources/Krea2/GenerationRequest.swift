@@ -23,6 +23,8 @@ public struct GenerationRequest: Sendable, Equatable {
     public var seed: UInt64
     /// Number of pictures, 1 or more.
     public var imageCount: Int
+    /// Applied together; their order does not matter.
+    public var loras: [LoRAUse]
 
     /// Asks for pictures of a prompt.
     ///
@@ -36,6 +38,7 @@ public struct GenerationRequest: Sendable, Equatable {
     ///   - shift: Timestep shift; nil for the recommended one.
     ///   - seed: Seed of the first picture.
     ///   - imageCount: Number of pictures.
+    ///   - loras: Applied together.
     public init(
         prompt: String,
         negativePrompt: String? = nil,
@@ -45,7 +48,8 @@ public struct GenerationRequest: Sendable, Equatable {
         guidance: Float? = nil,
         shift: Double? = nil,
         seed: UInt64 = 0,
-        imageCount: Int = 1
+        imageCount: Int = 1,
+        loras: [LoRAUse] = []
     ) {
         self.prompt = prompt
         self.negativePrompt = negativePrompt
@@ -56,6 +60,7 @@ public struct GenerationRequest: Sendable, Equatable {
         self.shift = shift
         self.seed = seed
         self.imageCount = imageCount
+        self.loras = loras
     }
 }
 

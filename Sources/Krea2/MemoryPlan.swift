@@ -10,6 +10,8 @@ struct MemoryPlan {
     /// Bytes of the operators' scratch memory, and of what one attention packs in it.
     let scratch: Int
     let packed: Int
+    /// Bytes of the LoRAs, and of scratch memory for them.
+    let loras: Int
     /// Bytes of matrices at a time, the largest of all stages.
     let weights: Int
     let transformer: MatrixSupply.Plan
@@ -21,17 +23,23 @@ struct MemoryPlan {
 extension Pipeline {
     /// Divides the memory there is between activations and weights.
     ///
-    /// - Parameter sizes: What the run makes.
+    /// - Parameters:
+    ///   - sizes: What the run makes.
+    ///   - loras: What it applies.
     /// - Returns: The division; weights get at least what they need.
     /// - Throws: `.request` when that is more than the caller allows.
-    func memoryPlan(_ sizes: RunSizes) throws(GenerationError) -> MemoryPlan {
+    func memoryPlan(
+        _ sizes: RunSizes,
+        _ loras: LoRAActivation
+    ) throws(GenerationError) -> MemoryPlan {
         var arena = Arena.measuring()
         let buffers = memory(sizes, &arena).plan
         let packed = packedByteCount(sizes)
         let scratch = Operators.scratchByteCount(threads: options.threads, packedBytes: packed)
+        let loras = loras.byteCount + loras.scratchByteCount
         // The decoder's weights join those of the transformer, which stay for the next picture.
         let fixed =
-            arena.byteCount + scratch + MemoryPlan.programByteCount
+            arena.byteCount + scratch + loras + MemoryPlan.programByteCount
             + autoencoderFiles.decoderByteCount
 
         let order = transformer.order(arithmetic.transformer)
@@ -57,6 +65,7 @@ extension Pipeline {
             arena: arena.byteCount,
             scratch: scratch,
             packed: packed,
+            loras: loras,
             weights: max(earlier, plan.residentByteCount),
             transformer: plan
         )

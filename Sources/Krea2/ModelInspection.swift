@@ -19,6 +19,8 @@ public struct ModelInspection: Sendable, Equatable {
         case wanAutoencoder
         /// Intermediate tensors of a run.
         case dump
+        /// Changes of a model's layers.
+        case lora
         case unknown
     }
 
@@ -72,6 +74,8 @@ public struct ModelInspection: Sendable, Equatable {
     public let sizes: [Size]
     /// The free-form text of the headers.
     public let metadata: [String: String]
+    /// What names tell of a LoRA; nil for anything else.
+    public let lora: LoRAOutline?
 
     /// Reads the headers of a file, an index or a folder of weights, and the notes on quantisation.
     ///
@@ -93,8 +97,14 @@ public struct ModelInspection: Sendable, Equatable {
             )
         }
         let (kind, prefix) = Self.recognise(checkpoint)
+        lora =
+            kind == .unknown
+            ? LoRAOutline(
+                checkpoint.names.map { ($0, checkpoint.record($0)?.shape ?? []) },
+                metadata: checkpoint.metadata
+            ) : nil
         self.path = path
-        self.kind = kind
+        self.kind = lora == nil ? kind : .lora
         self.prefix = prefix
         files = checkpoint.files.map(\.path)
         tensorCount = records.count
@@ -213,7 +223,7 @@ extension ModelInspection {
         case .dump:
             [("images", "noise", 0), ("latent height", "noise", -2), ("latent width", "noise", -1)]
                 .compactMap { size(checkpoint, $0) }
-        case .unknown:
+        case .lora, .unknown:
             []
         }
     }

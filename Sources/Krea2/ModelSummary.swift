@@ -124,10 +124,12 @@ public struct GenerationPlan: Sendable {
     public let weightBytes: [(stage: String, byteCount: Int)]
     /// Bytes of weights in memory at a time, largest over the stages.
     public let residentWeightBytes: Int
+    /// Bytes of the LoRAs that are applied, and of buffers for them.
+    public let loraBytes: Int
     /// Bytes that the program and small tensors take, about.
     public let programBytes: Int
     /// Bytes resident at most.
-    public var peakBytes: Int { arenaBytes + residentWeightBytes + programBytes }
+    public var peakBytes: Int { arenaBytes + residentWeightBytes + loraBytes + programBytes }
     /// Bytes read from disk: every weight that is used once, and in each step those of the
     /// transformer that do not stay in memory.
     public var diskBytes: Int { stages.reduce(0) { $0 + $1.diskBytes } }

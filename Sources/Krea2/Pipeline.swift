@@ -187,7 +187,8 @@ extension Pipeline {
     public func plan(_ request: GenerationRequest) throws(GenerationError) -> GenerationPlan {
         let resolved = try resolve(request)
         let sizes = runSizes(resolved)
-        let memory = try memoryPlan(sizes)
+        let loras = try LoRAActivation(request.loras, transformer, arithmetic)
+        let memory = try memoryPlan(sizes, loras)
         let weights = zip(["text encoder", "transformer", "autoencoder"], summary.parts)
         return GenerationPlan(
             stages: stages(resolved, workload(sizes), memory.transformer),
@@ -202,6 +203,7 @@ extension Pipeline {
             arenaBytes: memory.arena + memory.scratch,
             weightBytes: weights.map { ($0, $1.byteCount) },
             residentWeightBytes: max(memory.weights, autoencoderFiles.decoderByteCount),
+            loraBytes: memory.loras,
             programBytes: MemoryPlan.programByteCount
         )
     }
@@ -382,24 +384,30 @@ extension Pipeline {
         try checkVocabulary(resolved)
 
         let sizes = runSizes(resolved)
-        let plan = try memoryPlan(sizes)
+        let loras = try LoRAActivation(request.loras, transformer, arithmetic)
+        let plan = try memoryPlan(sizes, loras)
         var arena = Arena(Storage(byteCount: plan.arena))
+        let operators = Operators(
+            kernels: kernels,
+            threads: options.threads,
+            policy: arithmetic.transformer,
+            packedBytes: plan.packed,
+            isCancelled: isCancelled
+        )
         let run = Run(
             resolved: resolved,
             sizes: sizes,
             memory: memory(sizes, &arena),
-            operators: Operators(
-                kernels: kernels,
-                threads: options.threads,
-                policy: arithmetic.transformer,
-                packedBytes: plan.packed,
-                isCancelled: isCancelled
-            ),
+            operators: operators,
+            transformer: transformer,
+            loras: loras,
             meter: ProgressMeter(workload(sizes), resolved, progress),
             dump: dump
         )
+        try loras.readWeights(operators)
+        try run.prepare(.text)
         try encode(resolved.prompts.map(\.ids), run)
-        run.matrices = try MatrixSupply(plan.transformer, operators: run.operators)
+        run.matrices = try MatrixSupply(plan.transformer, operators: operators)
         return run
     }
 
@@ -408,7 +416,10 @@ extension Pipeline {
         let resolved: ResolvedRequest
         let sizes: RunSizes
         let memory: RunMemory
-        let operators: Operators
+        /// With the LoRAs of the part that is running, as is the transformer.
+        private(set) var operators: Operators
+        private(set) var transformer: Transformer
+        private let loras: LoRAActivation
         let meter: ProgressMeter
         let dump: Dump?
         /// The transformer's matrices, once the prompts are encoded.
@@ -419,18 +430,26 @@ extension Pipeline {
             return matrices
         }
 
+        /// Gives the operators what a part of the run computes with.
+        func prepare(_ part: LoRAActivation.Part) throws(GenerationError) {
+            try loras.apply(to: part, &operators, &transformer)
+        }
+
         init(
             resolved: ResolvedRequest,
             sizes: RunSizes,
             memory: RunMemory,
             operators: Operators,
+            transformer: Transformer,
+            loras: LoRAActivation,
             meter: ProgressMeter,
             dump: Dump?
         ) {
             self.resolved = resolved
             self.sizes = sizes
             self.memory = memory
-            self.operators = operators
+            (self.operators, self.transformer) = (operators, transformer)
+            self.loras = loras
             self.meter = meter
             self.dump = dump
         }

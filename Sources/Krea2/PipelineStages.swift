@@ -39,7 +39,7 @@ extension Pipeline {
         let watch = Watch(stage: "text fusion", checkpoint: transformerFiles.checkpoint) {}
         for (index, text) in run.memory.texts.enumerated() {
             let scratch = run.memory.fusions[index]
-            try transformer.textFusion.forward(
+            try run.transformer.textFusion.forward(
                 scratch,
                 supply: supply,
                 operators: operators,
@@ -76,6 +76,7 @@ extension Pipeline {
 
         var tokens = packing.pack(noise)
         for step in schedule.times.indices {
+            try run.prepare(.step(sigma: schedule.sigmas[step]))
             run.memory.image.write(tokens)
             try velocities(rotary, step, image, schedule.times[step], run)
             let velocity = guided(step, run)
@@ -107,7 +108,7 @@ extension Pipeline {
             run.meter.advanceStep(by: 1 / parts, image: image, step: step)
         }
         let dump = step == 0 && image == 0 ? run.dump : nil
-        try transformer.forward(
+        try run.transformer.forward(
             run.memory.image,
             branches,
             rotary: rotary,

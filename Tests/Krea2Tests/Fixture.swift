@@ -13,6 +13,11 @@ enum Fixture {
             .appending(path: "Fixtures/\(name)").path(percentEncoded: false)
     }
 
+    /// The transformer of the embedded checkpoint, `turbo` or `raw`.
+    static func embedded(_ variant: String) -> String {
+        path("../../weights/mini/\(variant).safetensors")
+    }
+
     /// The bytes of a file.
     static func bytes(_ name: String) throws -> [UInt8] {
         Array(try Data(contentsOf: URL(filePath: path(name))))

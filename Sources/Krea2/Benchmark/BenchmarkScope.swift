@@ -20,6 +20,10 @@ public struct BenchmarkScope: Sendable {
     /// Most bytes of memory that evaluations of the transformer and whole pictures may use; nil for
     /// what the machine can spare.
     public var memoryByteCount: Int?
+    /// Ranks of random LoRAs on all layers of the transformer; 0 for none.
+    ///
+    /// Several LoRAs cost as much as one whose rank is the sum of theirs.
+    public var loraRanks: [Int] = [0]
     /// Steps of whole pictures; nil for what the model's authors recommend.
     public var steps: Int?
 

@@ -102,14 +102,18 @@ private struct TransformerTrials {
             )
             for size in scope.sizes {
                 for tokens in scope.tokens {
-                    variants += arithmetics.map {
-                        TransformerVariant(
-                            picture: size,
-                            textTokens: tokens,
-                            arithmetic: $0,
-                            threads: threads,
-                            operators: Operators(sharing: operators, policy: $0.transformer)
-                        )
+                    for arithmetic in arithmetics {
+                        let own = Operators(sharing: operators, policy: arithmetic.transformer)
+                        variants += scope.loraRanks.map {
+                            TransformerVariant(
+                                picture: size,
+                                textTokens: tokens,
+                                loraRank: $0,
+                                arithmetic: arithmetic,
+                                threads: threads,
+                                operators: own
+                            )
+                        }
                     }
                 }
             }
@@ -124,6 +128,25 @@ private struct TransformerTrials {
             rows: variant.rows,
             variant.arithmetic
         )
+    }
+
+    /// A variant's operators with a random LoRA for some matrices, each the whole of a layer.
+    private func operators(_ variant: TransformerVariant, _ matrices: [WeightMatrix]) -> Operators {
+        guard variant.loraRank > 0 else { return variant.operators }
+        var updates: [String: LinearUpdate] = [:]
+        for matrix in matrices {
+            let (rank, type) = (variant.loraRank, variant.factorType)
+            let down = values.tensor([rank, matrix.columns], type, deviation: 0.01)
+            let up = values.tensor([matrix.rows, rank], type, deviation: 0.01)
+            let change = LayerChange(
+                difference: .lowRank(down: down, up: up),
+                scale: 1,
+                strength: 1
+            )
+            updates[matrix.origin?.name ?? ""] =
+                LinearUpdate([change], storedAs: type, variant.operators)
+        }
+        return Operators(sharing: variant.operators, updates: LinearUpdates(updates))
     }
 
     // MARK: One block
@@ -166,9 +189,10 @@ private struct TransformerTrials {
         let start = values.tensor(x.shape)
         let modulation = values.tensor(scratch.time.projection.shape, deviation: 0.1)
         let rows = BlockRows([0..<x.rows], rotary: variant.rotary(transformer))
+        let operators = operators(variant, transformer.blocks[0].matrixGroups.flatMap(\.self))
         return BenchmarkCase(
             .block,
-            "block 0 of \(transformer.config.blocks)",
+            "block 0 of \(transformer.config.blocks)\(variant.loraText)",
             shape: variant.shape,
             weights: transformer.blockStorage,
             precision: variant.arithmetic.effective,
@@ -185,7 +209,7 @@ private struct TransformerTrials {
                     rows,
                     supply,
                     scratch,
-                    variant.operators
+                    operators
                 )
             }
         }
@@ -198,7 +222,7 @@ private struct TransformerTrials {
             let order = transformer.order(variant.arithmetic.transformer)
             return BenchmarkCase(
                 .dit,
-                counted(transformer.config.blocks, "block"),
+                counted(transformer.config.blocks, "block") + variant.loraText,
                 shape: variant.shape,
                 weights: transformer.blockStorage,
                 precision: variant.arithmetic.effective,
@@ -220,9 +244,13 @@ private struct TransformerTrials {
         let config = transformer.config
         var measuring = Arena.measuring()
         _ = variant.buffers(config, &measuring)
+        let operators = operators(variant, transformer.blockMatrices)
+        let factors = transformer.blockMatrices.reduce(0) {
+            $0 + variant.loraRank * ($1.rows + $1.columns) * variant.factorType.byteCount
+        }
         let budget = try scope.weightBudget(
             order,
-            otherBytes: measuring.byteCount,
+            otherBytes: measuring.byteCount + factors,
             headSize: config.headSize,
             variant
         )
@@ -247,7 +275,7 @@ private struct TransformerTrials {
                 time: 0.5,
                 supply: supply,
                 scratch: buffers.scratch,
-                operators: variant.operators,
+                operators: operators,
                 watch: watch
             )
         }
@@ -260,12 +288,19 @@ private struct TransformerTrials {
 private struct TransformerVariant {
     let picture: BenchmarkPicture
     let textTokens: Int
+    let loraRank: Int
     let arithmetic: RunArithmetic
     let threads: Int
     let operators: Operators
 
     /// Text and image tokens.
     var rows: Int { textTokens + picture.tokens }
+
+    /// What is said of the LoRA.
+    var loraText: String { loraRank > 0 ? ", LoRA of rank \(loraRank)" : "" }
+
+    /// How the factors of the LoRA are stored.
+    var factorType: ElementType { arithmetic.activations(arithmetic.transformer) }
 
     var shape: String { "\(picture.text), \(rows) tokens" }
 
