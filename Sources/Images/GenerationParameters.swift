@@ -15,7 +15,7 @@ extension GenerationRecord {
         if guidance > 0, let negativePrompt, !negativePrompt.isEmpty {
             lines.append("Negative prompt: " + negativePrompt)
         }
-        let pairs = [
+        var pairs = [
             ("Steps", "\(steps)"),
             ("Sampler", "Euler"),
             // Evenly spaced times, bent by `shift`; the name ComfyUI and Forge give them.
@@ -23,11 +23,21 @@ extension GenerationRecord {
             ("CFG scale", Self.short(cfgScale)),
             ("Seed", "\(seed)"),
             ("Size", "\(width)x\(height)"),
-            ("Model hash", shortModelHash),
+            ("Model hash", Self.shortHash(digests.transformer)),
             ("Model", "krea2-\(checkpoint.rawValue)"),
             ("Mu", Self.short(shift)),
             ("Version", "krea2 \(engineVersion)"),
         ]
+        if let loras {
+            let hashes = loras.map { "\($0.name): \(Self.shortHash($0.digest))" }
+            let scales = loras.map { "\($0.name): \(Self.short($0.scale))" }
+            pairs.append(("Lora hashes", hashes.joined(separator: ", ")))
+            pairs.append(("Lora scales", scales.joined(separator: ", ")))
+        }
+        if let sliders {
+            let values = sliders.map { "\($0.name): \($0.value)" }
+            pairs.append(("Sliders", values.joined(separator: ", ")))
+        }
         lines.append(pairs.map { "\($0): \(Self.quoted($1))" }.joined(separator: ", "))
         var text = String.UnicodeScalarView()
         for scalar in lines.joined(separator: "\n").unicodeScalars {
@@ -36,9 +46,9 @@ extension GenerationRecord {
         return String(text)
     }
 
-    /// The first ten digits of the transformer's digest, without the name of its kind.
-    private var shortModelHash: String {
-        String(digests.transformer.split(separator: ":").last?.prefix(10) ?? "")
+    /// The first ten digits of a digest, without the name of its kind.
+    private static func shortHash(_ digest: String) -> String {
+        String(digest.split(separator: ":").last?.prefix(10) ?? "")
     }
 
     /// A number without a needless fraction.

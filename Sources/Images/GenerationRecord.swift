@@ -1,10 +1,9 @@
 internal import FoundationEssentials
-internal import JSON
 
 /// Every value needed to make a picture again.
 ///
 /// It goes into the text `krea2` of a PNG file, as JSON with sorted keys that are the names of the
-/// properties here. It holds no paths and no names of files.
+/// properties here. It holds no paths, and of files' names those of LoRAs only, without endings.
 public struct GenerationRecord: Sendable, Equatable, Encodable {
     /// Keyword of the PNG text that holds the record.
     public static let keyword = "krea2"
@@ -51,6 +50,67 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         }
     }
 
+    /// A LoRA that was applied.
+    public struct LoRA: Sendable, Equatable, Encodable {
+        /// Name of the file without its ending.
+        public let name: String
+        /// Digest of the file.
+        public let digest: String
+        /// Factor of its change.
+        public let scale: Float
+
+        /// Takes the values.
+        ///
+        /// - Parameters:
+        ///   - name: Name of the file without its ending.
+        ///   - digest: Digest of the file.
+        ///   - scale: Factor of its change.
+        public init(name: String, digest: String, scale: Float) {
+            (self.name, self.digest, self.scale) = (name, digest, scale)
+        }
+    }
+
+    /// A slider that was not at 0.
+    public struct Slider: Sendable, Equatable, Encodable {
+        /// What it is called.
+        public let name: String
+        /// −100 … 100.
+        public let value: Int
+        /// How values become scales, such as `signed`.
+        public let kind: String
+        /// Digest of the LoRA file.
+        public let digest: String
+        /// Factor of the LoRA's change.
+        public let scale: Float
+        /// Lowest and highest noise level of the steps that it was applied in.
+        public let window: [Double]
+        /// Whether the value was drawn.
+        public let isRandom: Bool
+
+        /// Takes the values.
+        ///
+        /// - Parameters:
+        ///   - name: What it is called.
+        ///   - value: −100 … 100.
+        ///   - kind: How values become scales.
+        ///   - digest: Digest of the LoRA file.
+        ///   - scale: Factor of the LoRA's change.
+        ///   - window: Lowest and highest noise level of the steps that it was applied in.
+        ///   - isRandom: Whether the value was drawn.
+        public init(
+            name: String,
+            value: Int,
+            kind: String,
+            digest: String,
+            scale: Float,
+            window: [Double],
+            isRandom: Bool
+        ) {
+            (self.name, self.value, self.kind, self.digest) = (name, value, kind, digest)
+            (self.scale, self.window, self.isRandom) = (scale, window, isRandom)
+        }
+    }
+
     /// The format of the record.
     public let formatVersion: Int
     /// Version of the engine, such as `0.1.0`.
@@ -85,6 +145,10 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
     public let kernels: String
     /// Place of the picture among those of its request, from 0.
     public let imageIndex: Int
+    /// LoRAs that were applied, but for those of sliders; nil for none.
+    public let loras: [LoRA]?
+    /// Sliders that were not at 0; nil for none.
+    public let sliders: [Slider]?
 
     /// Takes all values; `formatVersion` and `cfgScale` follow.
     ///
@@ -104,6 +168,8 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
     ///   - precision: Arithmetic of the transformer's linear layers.
     ///   - kernels: Instruction set of the kernels.
     ///   - imageIndex: Place of the picture among those of its request, from 0.
+    ///   - loras: LoRAs that were applied, but for those of sliders.
+    ///   - sliders: Sliders that were not at 0.
     public init(
         engineVersion: String,
         checkpoint: CheckpointKind,
@@ -119,7 +185,9 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         noise: String = "torch-cpu-float32",
         precision: String,
         kernels: String,
-        imageIndex: Int
+        imageIndex: Int,
+        loras: [LoRA] = [],
+        sliders: [Slider] = []
     ) {
         formatVersion = Self.currentFormatVersion
         self.engineVersion = engineVersion
@@ -138,6 +206,8 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         self.precision = precision
         self.kernels = kernels
         self.imageIndex = imageIndex
+        self.loras = loras.isEmpty ? nil : loras
+        self.sliders = sliders.isEmpty ? nil : sliders
     }
 }
 
@@ -184,7 +254,9 @@ extension GenerationRecord {
             noise: try fields.string("noise"),
             precision: try fields.string("precision"),
             kernels: try fields.string("kernels"),
-            imageIndex: try fields.integer("imageIndex")
+            imageIndex: try fields.integer("imageIndex"),
+            loras: try LoRA.read(fields),
+            sliders: try Slider.read(fields)
         )
         let statedScale = Float(try fields.number("cfgScale"))
         if let problem = problem(statedScale: statedScale) {
@@ -214,78 +286,13 @@ extension GenerationRecord {
         }
         if steps < 1 { return "\(steps) steps" }
         if imageIndex < 0 { return "image index \(imageIndex)" }
-        if !(guidance.isFinite && shift.isFinite) { return "a number is not finite" }
+        let scales = (loras ?? []).map(\.scale) + (sliders ?? []).map(\.scale)
+        if !(guidance.isFinite && shift.isFinite && scales.allSatisfy(\.isFinite)) {
+            return "a number is not finite"
+        }
         if statedScale != cfgScale {
             return "cfgScale \(statedScale), expected guidance + 1 = \(cfgScale)"
         }
         return nil
-    }
-}
-
-/// An object in the JSON of a record, with its place for messages.
-private struct RecordFields {
-    private let members: [String: JSONValue]
-    /// What stands before the names of the members: nothing, or `digests.`.
-    private let prefix: String
-
-    init(json: String) throws(ImageError) {
-        let value: JSONValue
-        do {
-            value = try JSONParser.parse(Array(json.utf8))
-        } catch {
-            throw .invalidRecord(reason: "\(error.problem) at byte \(error.position) of its JSON")
-        }
-        guard case .object(let members) = value else {
-            throw .invalidRecord(reason: "it is not a JSON object")
-        }
-        self.members = members
-        prefix = ""
-    }
-
-    private init(members: [String: JSONValue], prefix: String) {
-        self.members = members
-        self.prefix = prefix
-    }
-
-    func object(_ key: String) throws(ImageError) -> RecordFields {
-        guard case .object(let members) = try value(key) else { throw unusable(key) }
-        return RecordFields(members: members, prefix: "\(prefix)\(key).")
-    }
-
-    func string(_ key: String) throws(ImageError) -> String {
-        guard case .string(let string) = try value(key) else { throw unusable(key) }
-        return string
-    }
-
-    /// Nil where the member is absent or null.
-    func optionalString(_ key: String) throws(ImageError) -> String? {
-        switch members[key] {
-        case nil, .null: nil
-        default: try string(key)
-        }
-    }
-
-    func integer(_ key: String) throws(ImageError) -> Int {
-        guard case .integer(let integer) = try value(key) else { throw unusable(key) }
-        return integer
-    }
-
-    func number(_ key: String) throws(ImageError) -> Double {
-        switch try value(key) {
-        case .integer(let integer): return Double(integer)
-        case .number(let number): return number
-        default: throw unusable(key)
-        }
-    }
-
-    func unusable(_ key: String) -> ImageError {
-        .invalidRecord(reason: "\(prefix)\(key) has an unusable value")
-    }
-
-    private func value(_ key: String) throws(ImageError) -> JSONValue {
-        guard let value = members[key] else {
-            throw .invalidRecord(reason: "\(prefix)\(key) is missing")
-        }
-        return value
     }
 }

@@ -35,7 +35,7 @@ public struct PixelImage: Sendable, Equatable {
     }
 
     /// Whether a picture may have these sides.
-    static func isPossible(width: Int, height: Int) -> Bool {
+    public static func isPossible(width: Int, height: Int) -> Bool {
         let sides = 1...largestSide
         return sides.contains(width) && sides.contains(height)
             && width * height <= largestPixelCount

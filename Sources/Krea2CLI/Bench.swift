@@ -270,6 +270,7 @@ extension BenchSettings {
         if let matrices { scope.matrices = matrices }
         scope.weights = weights
         scope.memoryByteCount = memory
+        scope.loraRanks = loraRanks
         scope.steps = steps
         return scope
     }

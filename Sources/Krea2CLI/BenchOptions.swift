@@ -27,6 +27,7 @@ struct BenchSettings: Sendable {
     var rows = [45, 1032, 4160]
     var matrices: [BenchmarkMatrix]?
     var weights: [BenchmarkWeights] = [.bfloat16]
+    var loraRanks = [0]
     var steps: Int?
     var model: String?
     var textEncoder: String?
@@ -110,6 +111,13 @@ extension BenchSettings {
         ) { (settings, text) throws(ValueError) in
             settings.weights = try list(text) { word throws(ValueError) in try .choice(word) }
         },
+        numbers(
+            "lora-rank",
+            in: 0...1024,
+            help: "rank of a random LoRA on all layers of block and dit; several cost as much as "
+                + "one with the sum of their ranks; default 0, none",
+            \.loraRanks
+        ),
         Option("steps", value: "N", help: "steps of e2e; default: turbo 8, raw 52") {
             (settings, text) throws(ValueError) in
             settings.steps = try .whole(text, in: GenerationRequest.stepRange)
@@ -189,22 +197,6 @@ extension BenchSettings {
 // MARK: Values
 
 extension BenchSettings {
-    /// Reads values with commas between them, none of them twice.
-    static func list<Value: Equatable>(
-        _ text: String,
-        _ read: (String) throws(ValueError) -> Value
-    ) throws(ValueError) -> [Value] {
-        var values: [Value] = []
-        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
-            let value = try read(String(part))
-            guard !values.contains(value) else {
-                throw ValueError(reason: "'\(part)' is there twice")
-            }
-            values.append(value)
-        }
-        return values
-    }
-
     /// Reads `WIDTHxHEIGHT` in multiples of 16.
     private static func size(_ text: String) throws(ValueError) -> PictureSize {
         let (width, height) = try pair(text, "WIDTHxHEIGHT, such as 1024x768", PictureSize.sides)

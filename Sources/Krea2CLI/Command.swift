@@ -76,8 +76,8 @@ extension OptionDescription {
 enum Krea2Command {
     /// Every subcommand, in the order of the help.
     static let all: [Command] = [
-        Generate.command, Bench.command, Inspect.command, Convert.command, Models.command,
-        Info.command, CompletionScripts.command,
+        Generate.command, LoRACommand.command, Bench.command, Inspect.command, Convert.command,
+        Models.command, Info.command, CompletionScripts.command,
     ]
 
     /// Runs a whole command line.

@@ -8,7 +8,8 @@ enum ConfigFile {
 
     /// Reads a file as if its entries had stood on the command line.
     ///
-    /// - Numbers and text are values; `true` gives a flag and `false` leaves it out.
+    /// - Numbers and text are values; `true` gives a flag and `false` leaves it out. What may be
+    ///   given several times may be a list.
     /// - Returns: The entries in the order of the table.
     /// - Throws: Exit code 66 when the file cannot be read, 64 when its content is not understood.
     static func read<Settings>(
@@ -24,24 +25,35 @@ enum ConfigFile {
         for option in known {
             guard let value = entries[option.name] else { continue }
             let spelling = "\(path): \(option.name)"
-            switch (value, option.value != nil) {
-            case (.bool(true), false):
-                given.append(.init(option: option, value: "", spelling: spelling))
-            case (.bool(false), false):
-                break
-            case (.string(let text), true):
-                given.append(.init(option: option, value: text, spelling: spelling))
-            case (.integer(let number), true):
-                given.append(.init(option: option, value: String(number), spelling: spelling))
-            case (.number(let number), true):
-                given.append(.init(option: option, value: String(number), spelling: spelling))
-            case (_, let takesValue):
-                let expected = takesValue ? "a text or a number" : "true or false"
-                throw .usage("\(spelling): expected \(expected)", of: table.command)
+            var values = [value]
+            if case .array(let elements) = value, option.isRepeatable { values = elements }
+            for value in values {
+                if let text = try text(value, option.value != nil, spelling, table.command) {
+                    given.append(.init(option: option, value: text, spelling: spelling))
+                }
             }
         }
         try table.checkCombination(given)
         return given
+    }
+
+    /// What would stand on the command line; nil for a flag that is left out.
+    private static func text(
+        _ value: JSONValue,
+        _ takesValue: Bool,
+        _ spelling: String,
+        _ command: String
+    ) throws(Failure) -> String? {
+        switch (value, takesValue) {
+        case (.bool(true), false): return ""
+        case (.bool(false), false): return nil
+        case (.string(let text), true): return text
+        case (.integer(let number), true): return String(number)
+        case (.number(let number), true): return String(number)
+        default:
+            let expected = takesValue ? "a text or a number" : "true or false"
+            throw .usage("\(spelling): expected \(expected)", of: command)
+        }
     }
 
     private static func contents(of path: String) throws(Failure) -> Data {

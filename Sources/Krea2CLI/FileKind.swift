@@ -24,4 +24,13 @@ extension String {
     var lastComponent: String {
         lastIndex(of: "/").map { String(self[index(after: $0)...]) } ?? self
     }
+
+    /// The last component without `.safetensors`.
+    var stem: String {
+        var path = self
+        while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+        let name = path.lastComponent
+        let suffix = ".safetensors"
+        return name.hasSuffix(suffix) ? String(name.dropLast(suffix.count)) : name
+    }
 }

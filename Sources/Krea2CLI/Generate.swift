@@ -36,7 +36,12 @@ enum Generate {
         if let path = scan.value("config") {
             try table.apply(ConfigFile.read(path, for: table), to: &settings)
         }
+        // What may be repeated adds up, but flags do not add to the file.
+        let (loras, sliders) = (settings.loras, settings.sliders)
+        (settings.loras, settings.sliders) = ([], [:])
         try table.apply(scan.given, to: &settings)
+        if settings.loras.isEmpty { settings.loras = loras }
+        settings.sliders.merge(sliders) { flag, _ in flag }
         if let prompt = scan.positionals.first {
             guard scan.value("prompt") == nil else {
                 throw wrongUsage("the prompt is given twice, as an argument and with --prompt")
@@ -60,10 +65,17 @@ enum Generate {
         Interruption.listen()
 
         let discovery = ModelDiscovery(console)
-        let pipeline = try openPipeline(settings, discovery)
-        let request = try request(settings, prompt: prompt, seed: seed, pipeline, reporter)
+        let (pipeline, library) = try openPipeline(settings, discovery)
+        var request = try request(settings, prompt: prompt, seed: seed, pipeline, reporter)
+        let selections = try mappingErrors { () throws(GenerationError) in
+            try LoRAFinder(settings, pipeline, library).selections(seed: seed)
+        }
+        request.loras = selections[0].uses
         let (resolved, plan) = try mappingErrors { () throws(GenerationError) in
             (try pipeline.resolve(request), try pipeline.plan(request))
+        }
+        guard settings.dump == nil || selections.count == 1 else {
+            throw wrongUsage("--dump and --random-sliders take one picture together")
         }
         guard settings.negativePrompt == nil || resolved.guidance > 0 else {
             throw wrongUsage(
@@ -76,7 +88,13 @@ enum Generate {
             return
         }
         let files = outputs.enumerated().map { index, path in
-            let record = GenerationRecord(resolved, request, pipeline.summary, imageIndex: index)
+            let record = GenerationRecord(
+                resolved,
+                request,
+                pipeline.summary,
+                selections[min(index, selections.count - 1)],
+                imageIndex: index
+            )
             return PictureFile(path: path, record: settings.hasMetadata ? record : nil)
         }
         // The last record has the longest numbers.
@@ -90,7 +108,16 @@ enum Generate {
         )
 
         let dump = settings.dump.map { _ in Dump(imageCount: settings.imageCount) }
-        try generate(request, pipeline, dump, to: files, settings, reporter, console)
+        let writer = PictureWriter(files, settings, reporter, console)
+        for (index, selection) in selections.enumerated() {
+            let isOneOfMany = selections.count > 1
+            if isOneOfMany { reporter.message("picture \(index + 1) of \(selections.count)") }
+            selection.lines.forEach(reporter.message)
+            var request = request
+            request.loras = selection.uses
+            if isOneOfMany { (request.seed, request.imageCount) = (seed + UInt64(index), 1) }
+            try writer.run(request, pipeline, dump)
+        }
         guard let dump, let path = settings.dump else { return }
         try mappingErrors { () throws(GenerationError) in
             try dump.write(to: path, overwriting: settings.overwrites)
@@ -211,17 +238,19 @@ extension Generate {
     private static func openPipeline(
         _ settings: GenerateSettings,
         _ discovery: ModelDiscovery
-    ) throws(Failure) -> Pipeline {
+    ) throws(Failure) -> (Pipeline, LoRALibrary) {
         let found = try discovery.resolve(settings.model, variant: settings.variant)
         return try mappingErrors { () throws(GenerationError) in
+            let folders = discovery.searchFolders
+            let library = try LoRALibrary(model: found.path, searchFolders: folders)
             let files = try ModelFiles.locate(
                 found.path,
                 textEncoder: settings.textEncoder,
                 autoencoder: settings.autoencoder,
                 tokenizer: settings.tokenizer,
-                searchFolders: discovery.searchFolders
+                searchFolders: folders
             )
-            return try Pipeline(
+            let pipeline = try Pipeline(
                 files,
                 options: PipelineOptions(
                     threads: threads(settings),
@@ -230,6 +259,7 @@ extension Generate {
                     memoryByteCount: settings.memory
                 )
             )
+            return (pipeline, library)
         }
     }
 
@@ -262,46 +292,5 @@ extension Generate {
             seed: seed,
             imageCount: settings.imageCount
         )
-    }
-
-    /// Makes the pictures; each is written and named as soon as it is finished.
-    private static func generate(
-        _ request: GenerationRequest,
-        _ pipeline: Pipeline,
-        _ dump: Dump?,
-        to files: [PictureFile],
-        _ settings: GenerateSettings,
-        _ reporter: Reporter,
-        _ console: Console
-    ) throws(Failure) {
-        defer { reporter.endProgress() }
-        var written = 0
-        var begin = console.now()
-        do {
-            try pipeline.generate(
-                request,
-                messages: reporter.message,
-                progress: reporter.progress,
-                isCancelled: { Interruption.isRequested },
-                dump: dump
-            ) { image throws(Failure) in
-                let file = files[written]
-                try file.write(image, overwrites: settings.overwrites, console)
-                written += 1
-                let end = console.now()
-                try reporter.result(image, path: file.path, seconds: (end - begin) / .seconds(1))
-                begin = end
-            }
-        } catch {
-            var failure =
-                switch error {
-                case .generation(let error): Failure(error)
-                case .receiver(let failure): failure
-                }
-            failure.message +=
-                written == 0
-                ? "; no picture is written" : "; \(written) of \(files.count) pictures written"
-            throw failure
-        }
     }
 }

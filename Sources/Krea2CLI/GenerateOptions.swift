@@ -31,6 +31,12 @@ struct GenerateSettings: Equatable, Sendable {
     var shift: Double?
     var seed: UInt64?
     var imageCount = 1
+    var loras: [LoRAChoice] = []
+    var isLoRALenient = false
+    /// By name.
+    var sliders: [String: Int] = [:]
+    var sliderFiles: [String] = []
+    var hasRandomSliders = false
     var output = "krea2-{seed}.png"
     var precision = Precision.automatic
     var memory: Int?
@@ -50,8 +56,8 @@ extension GenerateSettings {
     static let table = OptionTable<GenerateSettings>(
         command: "generate",
         positional: Positional(name: "PROMPT", counts: 0...1),
-        options: [configOption] + promptOptions + modelOptions + pictureOptions + outputOptions
-            + reportOptions
+        options: [configOption] + promptOptions + modelOptions + pictureOptions + loraOptions
+            + outputOptions + reportOptions
     )
 
     private static let configOption = Option<GenerateSettings>(

@@ -17,7 +17,7 @@ struct InspectSettings: Equatable, Sendable {
 enum Inspect {
     static let command = Command(
         InspectSettings.table,
-        summary: "what a model file, a model folder or a generated picture is",
+        summary: "what a model, a LoRA or a generated picture is",
         synopsis: "[options] FILE...",
         notes: """
 
@@ -108,6 +108,9 @@ struct ModelReport {
                 "  quantised \(form.name): \(form.tensorCount) (\(byteText(form.byteCount)))"
             )
         }
+        for row in model.lora?.rows ?? [] {
+            lines.append("  \(row.name.padded(to: 9)) \(row.value)")
+        }
         if !sizes.isEmpty { lines.append("  sizes     \(sizes.joined(separator: ", "))") }
         if !model.prefix.isEmpty { lines.append("  prefix    \(model.prefix)") }
         // The notes on quantisation are shown above, in other words.
@@ -137,7 +140,16 @@ struct ModelReport {
                 model.sizes.map { ($0.name, $0.value) },
                 uniquingKeysWith: { first, _ in first }
             ),
-            metadata: model.metadata
+            metadata: model.metadata,
+            lora: model.lora.map {
+                .init(
+                    dialects: $0.dialects,
+                    methods: $0.methods,
+                    ranks: $0.ranks,
+                    modules: $0.moduleCount,
+                    otherModel: $0.otherModel
+                )
+            }
         )
         return JSONText.line(facts)
     }
@@ -150,12 +162,21 @@ struct ModelReport {
         case .plainLanguageModel: "Qwen3 language model without vision, not Krea 2's text encoder"
         case .diffusersAutoencoder: "Qwen-Image autoencoder, diffusers names"
         case .wanAutoencoder: "Qwen-Image autoencoder, Wan names"
+        case .lora: (model.lora?.title ?? "LoRA") + "; krea2 lora check tells more"
         case .dump: "intermediate tensors of krea2 generate --dump"
         case .unknown: "tensors of no known model"
         }
     }
 
     private struct Facts: Encodable {
+        struct LoRA: Encodable {
+            let dialects: [String]
+            let methods: [String: Int]
+            let ranks: [Int]
+            let modules: Int
+            let otherModel: String?
+        }
+
         struct TypeCount: Encodable {
             let name: String
             let tensorCount: Int
@@ -173,5 +194,6 @@ struct ModelReport {
         let quantized: [TypeCount]
         let sizes: [String: Int]
         let metadata: [String: String]
+        let lora: LoRA?
     }
 }

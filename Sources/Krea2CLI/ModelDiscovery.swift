@@ -246,15 +246,6 @@ extension Variant {
 }
 
 extension String {
-    /// The last component without `.safetensors`.
-    fileprivate var stem: String {
-        var path = self
-        while path.count > 1, path.hasSuffix("/") { path.removeLast() }
-        let name = path.lastComponent
-        let suffix = ".safetensors"
-        return name.hasSuffix(suffix) ? String(name.dropLast(suffix.count)) : name
-    }
-
     fileprivate var firstLine: String? {
         split(whereSeparator: \.isNewline).first.map(String.init)
     }

@@ -18,6 +18,8 @@ struct Option<Settings: Sendable>: Sendable {
     let excludes: [String]
     /// Whether a `--config` file may give it.
     let isConfigurable: Bool
+    /// Whether it may be given several times.
+    let isRepeatable: Bool
     /// Checks a value (empty for a flag) and puts it in place.
     let apply: @Sendable (inout Settings, String) throws(ValueError) -> Void
 
@@ -28,6 +30,7 @@ struct Option<Settings: Sendable>: Sendable {
         completion: Completion = .nothing,
         excludes: [String] = [],
         isConfigurable: Bool = true,
+        isRepeatable: Bool = false,
         help: String,
         apply: @escaping @Sendable (inout Settings, String) throws(ValueError) -> Void
     ) {
@@ -38,6 +41,7 @@ struct Option<Settings: Sendable>: Sendable {
         self.completion = completion
         self.excludes = excludes
         self.isConfigurable = isConfigurable
+        self.isRepeatable = isRepeatable
         self.apply = apply
     }
 }
@@ -127,7 +131,7 @@ extension OptionTable {
         var spellings: [String: String] = [:]
         for item in given {
             let name = item.option.name
-            guard spellings[name] == nil else {
+            guard spellings[name] == nil || item.option.isRepeatable else {
                 throw .usage("\(item.spelling): --\(name) is given twice", of: command)
             }
             spellings[name] = item.spelling

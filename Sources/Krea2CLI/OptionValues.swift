@@ -86,3 +86,19 @@ extension String {
         return text
     }
 }
+
+/// Reads values with commas between them, none of them twice.
+func list<Value: Equatable>(
+    _ text: String,
+    _ read: (String) throws(ValueError) -> Value
+) throws(ValueError) -> [Value] {
+    var values: [Value] = []
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+        let value = try read(String(part))
+        guard !values.contains(value) else {
+            throw ValueError(reason: "'\(part)' is there twice")
+        }
+        values.append(value)
+    }
+    return values
+}

@@ -58,11 +58,13 @@ extension GenerationRecord {
     ///   - resolved: All effective values of the run.
     ///   - request: What was asked for.
     ///   - summary: The model's files.
+    ///   - selection: LoRAs and sliders of this picture.
     ///   - imageIndex: Which picture, from 0.
     init(
         _ resolved: ResolvedRequest,
         _ request: GenerationRequest,
         _ summary: ModelSummary,
+        _ selection: LoRASelection,
         imageIndex: Int
     ) {
         self.init(
@@ -84,7 +86,9 @@ extension GenerationRecord {
             shift: resolved.shift,
             precision: resolved.precision.rawValue,
             kernels: Engine.kernelLevel,
-            imageIndex: imageIndex
+            imageIndex: imageIndex,
+            loras: selection.loras,
+            sliders: selection.sliders
         )
     }
 }

@@ -49,6 +49,7 @@ struct PlanReport: Encodable {
     let images: Int
     let arenaBytes: Int
     let residentWeightBytes: Int
+    let loraBytes: Int
     let programBytes: Int
     let weights: [Weights]
     let peakBytes: Int
@@ -73,6 +74,7 @@ struct PlanReport: Encodable {
         images = resolved.imageCount
         arenaBytes = plan.arenaBytes
         residentWeightBytes = plan.residentWeightBytes
+        loraBytes = plan.loraBytes
         programBytes = plan.programBytes
         weights = plan.weightBytes.map { Weights(stage: $0.stage, byteCount: $0.byteCount) }
         peakBytes = plan.peakBytes
@@ -96,9 +98,10 @@ struct PlanReport: Encodable {
 
     /// Memory, disk and time, one line each.
     var summary: [String] {
+        let loras = loraBytes > 0 ? "\(byteText(loraBytes)) of LoRAs, " : ""
         var lines = [
             "memory       \(byteText(peakBytes)): \(byteText(arenaBytes)) of activations, "
-                + "\(byteText(residentWeightBytes)) of weights at a time, the program"
+                + "\(byteText(residentWeightBytes)) of weights at a time, \(loras)the program"
         ]
         lines += weights.map {
             "weights      \(byteText($0.byteCount)), \($0.stage)"

@@ -10,7 +10,9 @@ func sampleRecord(
     seed: UInt64 = 42,
     guidance: Float = 0,
     shift: Double = 1.15,
-    digest: String = "sha256:0123456789abcdef"
+    digest: String = "sha256:0123456789abcdef",
+    loras: [GenerationRecord.LoRA] = [],
+    sliders: [GenerationRecord.Slider] = []
 ) -> GenerationRecord {
     GenerationRecord(
         engineVersion: engineVersion,
@@ -31,7 +33,9 @@ func sampleRecord(
         shift: shift,
         precision: "f32",
         kernels: "avx512",
-        imageIndex: 0
+        imageIndex: 0,
+        loras: loras,
+        sliders: sliders
     )
 }
 
@@ -66,6 +70,50 @@ struct GenerationRecordTests {
         )
         let parameters = try #require(description.text("parameters"))
         #expect(Array(parameters.unicodeScalars) == Array(record.parameters.unicodeScalars))
+    }
+
+    @Test func keepsLoRAsAndSliders() throws {
+        let record = sampleRecord(
+            loras: [
+                .init(name: "a, b", digest: "sha256:0123456789abcdef", scale: 0.8),
+                .init(name: "c", digest: "sha256:fedcba9876543210", scale: -4),
+            ],
+            sliders: [
+                .init(
+                    name: "intensity",
+                    value: -30,
+                    kind: "signed",
+                    digest: "sha256:77",
+                    scale: -0.3,
+                    window: [0, 0.5],
+                    isRandom: true
+                )
+            ]
+        )
+        let json = try record.json()
+        #expect(json.contains(#""loras":[{"digest":"sha256:0123456789abcdef","name":"a, b","#))
+        #expect(try GenerationRecord(json: json) == record)
+        #expect(
+            record.parameters.hasSuffix(
+                lastLine + #", Lora hashes: "a, b: 0123456789, c: fedcba9876", "#
+                    + #"Lora scales: "a, b: 0.8, c: -4", Sliders: "intensity: -30""#
+            ),
+            "\(record.parameters)"
+        )
+    }
+
+    @Test(arguments: [
+        (#""loras":{}"#, "loras has an unusable value"),
+        (#""loras":[1]"#, "loras has an unusable value"),
+        (#""loras":[{"name":"a","digest":"b"}]"#, "loras[0].scale is missing"),
+        (#""loras":[{"name":"a","digest":"b","scale":1e60}]"#, "a number is not finite"),
+        (#""sliders":[{"name":"a","value":"1"}]"#, "sliders[0].value has an unusable value"),
+    ])
+    func refusesDamagedLoRAs(member: String, reason: String) throws {
+        let json = try sampleRecord().json().dropLast() + ",\(member)}"
+        #expect(throws: ImageError.invalidRecord(reason: reason)) {
+            try GenerationRecord(json: String(json))
+        }
     }
 
     @Test func keepsNumbersExactly() throws {

@@ -19,6 +19,7 @@ struct BenchOptionsTests {
             "-r", "3", "--precision", "f32,int8,auto", "-t", "1,8", "--size", "512x768,1024x1024",
             "--tokens", "64,512", "--rows", "1,16384", "--matrices", "6144x16384,7x9",
             "--weights", "f32,fp8", "-o", "jsonl", "--memory", "2GiB", "--blocks", "4",
+            "--lora-rank", "0,16",
         ])
         #expect(found.repetitions == 3)
         #expect(found.precisions == [.float32, .int8, .automatic])
@@ -40,6 +41,7 @@ struct BenchOptionsTests {
         #expect(found.format == .jsonLines)
         #expect(found.memory == 2 << 30)
         #expect(found.blocks == 4)
+        #expect(found.loraRanks == [0, 16])
     }
 
     @Test(arguments: [
@@ -158,6 +160,12 @@ struct BenchTests {
             #expect(seconds.count == 2 && seconds.allSatisfy { $0 > 0 })
             #expect((row["gigaflops"] == nil) == (group == "load"))
         }
+    }
+
+    @Test(arguments: [("block", "block 0 of 2"), ("dit", "2 blocks")])
+    func lorasAreRowsOfTheirOwn(_ group: String, subject: String) throws {
+        let found = try rows([group, "-m", fixtureModel, "--lora-rank", "0,4"] + small)
+        #expect(values("subject", found) == [subject, subject + ", LoRA of rank 4"])
     }
 
     /// The fixture's transformer is float32, its text encoder bfloat16.

@@ -39,6 +39,7 @@ struct CompletionTests {
         ("krea2 generate --variant = r", "raw"),
         ("krea2 models e", "ensure"),
         ("krea2 completion z", "zsh"),
+        ("krea2 lora trial --sca", "--scales"),
         ("krea2 info --j", "--json"),
         ("krea2 generate --model a.saf", "a.safetensors"),
         ("krea2 inspect two", "two words"),

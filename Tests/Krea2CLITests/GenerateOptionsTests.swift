@@ -26,7 +26,9 @@ struct GenerateOptionsTests {
             -p fox -n fog -m M --text-encoder E --vae V --tokenizer T --variant raw --size 640x480 \
             --steps 3 --cfg 2.5 --mu -0.5 -s 9223372036854775807 --num-images 1 -o a.png \
             --precision f32 -t 4 --plan --dump d.safetensors --progress json --no-metadata --json \
-            -v --force
+            -v --force --lora a.safetensors --lora b:c:-0.5 --lora-lenient --intensity -100 \
+            --complexity 0 --movement 7 --slider age=3 --slider hair=4 --slider-file s.json \
+            --random-sliders
             """.split(separator: " ").map(String.init)
         )
         var expected = GenerateSettings()
@@ -53,6 +55,15 @@ struct GenerateOptionsTests {
         expected.isJSON = true
         expected.isVerbose = true
         expected.overwrites = true
+        expected.loras = [
+            try LoRAChoice(parsing: "a.safetensors"), try LoRAChoice(parsing: "b:c:-0.5"),
+        ]
+        expected.isLoRALenient = true
+        expected.sliders = [
+            "intensity": -100, "complexity": 0, "movement": 7, "age": 3, "hair": 4,
+        ]
+        expected.sliderFiles = ["s.json"]
+        expected.hasRandomSliders = true
         #expect(settings == expected)
     }
 
@@ -79,12 +90,27 @@ struct GenerateOptionsTests {
         ["-o", "%s.png"], ["-m", ""], ["--cfg", "1", "--cfg-scale", "2"],
         ["--size", "64x64", "-W", "64"], ["--aspect-ratio", "1:1", "-H", "64"],
         ["--aspect-ratio", "1:1", "--size", "64x64"], ["--quiet", "-v"], ["-p", "a", "b"],
-        ["--lora", "x"], ["--style-reference", "x"], ["--preview", "x"],
+        ["--lora", "x:4.1"], ["--lora", "x:-5"], ["--lora", "x:nan"], ["--lora", ""],
+        ["--lora", ":1"], ["--intensity", "101"], ["--intensity", "0.5"], ["--slider", "a"],
+        ["--slider", "=1"], ["--slider", "a=1000"], ["--slider", "a=1", "--slider", "a=2"],
+        ["--intensity", "1", "--slider", "intensity=2"], ["--slider-file", ""],
+        ["--style-reference", "x"], ["--preview", "x"],
     ])
     func refuses(_ arguments: [String]) {
         let error = #expect(throws: Failure.self) { try settings(arguments) }
         #expect(error?.code == .wrongUsage)
         #expect(error?.message.hasSuffix("; see krea2 generate --help") == true)
+    }
+
+    @Test(arguments: [
+        ("a", "a", Float(1)), ("a:2", "a", 2), ("a:-4", "a", -4), ("a:0", "a", 0),
+        ("a:b", "a:b", 1),
+        ("a:", "a:", 1), ("a:1:0.5", "a:1", 0.5), ("c:/a.safetensors", "c:/a.safetensors", 1),
+        ("a:.5", "a", 0.5),
+    ])
+    func aNumberAfterTheLastColonIsTheScale(text: String, name: String, scale: Float) throws {
+        let choice = try LoRAChoice(parsing: text)
+        #expect(choice.name == name && choice.scale == scale)
     }
 
     @Test func unavailablePrecisionNamesTheOthers() {
@@ -121,6 +147,23 @@ struct ConfigFileTests {
         #expect(settings.seed == 9_223_372_036_854_775_807)
         #expect(settings.shift == -1)
         #expect(settings.overwrites && !settings.isPlan)
+    }
+
+    @Test func whatIsRepeatedIsAList() throws {
+        let json = #"""
+            {"prompt": "a", "lora": ["x", "y:2"], "slider": "age=3", "slider-file": [], "movement": 4}
+            """#
+        let file = try settings(json)
+        #expect(file.loras.map(\.name) == ["x", "y"] && file.loras.map(\.scale) == [1, 2])
+        #expect(file.sliders == ["age": 3, "movement": 4] && file.sliderFiles.isEmpty)
+        let both = try settings(
+            json,
+            ["--lora", "z", "--slider", "movement=5", "--intensity", "1"]
+        )
+        #expect(both.loras.map(\.name) == ["z"])
+        #expect(both.sliders == ["age": 3, "movement": 5, "intensity": 1])
+        #expect(throws: Failure.self) { try settings(#"{"prompt": "a", "steps": [3]}"#) }
+        #expect(throws: Failure.self) { try settings(#"{"prompt": "a", "lora": [["x"]]}"#) }
     }
 
     @Test func flagsWin() throws {
