@@ -2,18 +2,20 @@
 
     compare.py --krea2 .build/release/krea2 [--folder weights/mini]
 
-Both make the same pictures in float32; every tensor of the engine's dump is held against what
-diffusers computed, within the limits of the engine's parity tests. Fails when one is beyond.
+Both make the same pictures in float32, without LoRAs and with two and a random one for all layers;
+every tensor of the engine's dump is held against what diffusers computed, within the limits of the
+engine's parity tests. Fails when one is beyond.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import load
 
@@ -29,6 +31,8 @@ CASES = {
     "turbo": [
         Case("turbo", "mini", "a small red fox in the snow, watercolour", 512, 512, 8, seed=1),
         Case("wide", "mini", "two blue boats, neon", 784, 336, 2, seed=2),
+        Case("styled", "mini", "a red boat in the centre by the sea", 512, 512, 4, seed=4),
+        Case("layers", "mini", "a big green fish in the centre", 256, 256, 4, seed=5),
     ],
     "raw": [
         Case(
@@ -37,15 +41,44 @@ CASES = {
         ),
     ],
 }
+# LoRAs of cases, and their scales.
+LORAS = {"styled": [("sepia", 0.8), ("intensity", -0.5)], "layers": [("random", 0.7)]}
 
 
-def dumped(krea2, file, case, folder):
+def random_lora(transformer, path):
+    """Writes a LoRA for all linear layers, with an alpha that is not its rank."""
+    generator = torch.Generator().manual_seed(6)
+    tensors = {}
+    for name, module in transformer.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            outputs, inputs = module.weight.shape
+            for end, shape in (("A", (4, inputs)), ("B", (outputs, 4))):
+                values = torch.randn(shape, generator=generator) / inputs**0.5
+                tensors[f"transformer.{name}.lora_{end}.weight"] = 0.1 * values
+    settings = {"transformer.r": 4, "transformer.lora_alpha": 8, "transformer.target_modules": []}
+    save_file(tensors, path, {"lora_adapter_metadata": json.dumps(settings), "format": "pt"})
+
+
+def apply_loras(pipeline, case, folders):
+    """Gives diffusers the LoRAs of a case; returns the engine's options for them."""
+    pipeline.unload_lora_weights()
+    options, loras = [], LORAS.get(case.name, [])
+    for name, scale in loras:
+        path = next(f / f"{name}.safetensors" for f in folders if (f / f"{name}.safetensors").exists())
+        pipeline.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+        options += ["--lora", f"{path}:{scale}"]
+    if loras:
+        pipeline.set_adapters([name for name, _ in loras], [scale for _, scale in loras])
+    return options
+
+
+def dumped(krea2, file, case, options, folder):
     """What the engine computes: every tensor of its dump, and its own choice of the shift."""
     path = Path(folder) / f"{case.name}.safetensors"
     command = [
         krea2, "generate", case.prompt, "--model", file, "--size", f"{case.width}x{case.height}",
         "--steps", case.steps, "--seed", case.seed, "--precision", "f32", "--dump", path, "--quiet",
-        "--output", Path(folder) / f"{case.name}.png",
+        "--output", Path(folder) / f"{case.name}.png", *options,
     ]
     if case.negative is not None:
         command += ["--negative-prompt", case.negative]
@@ -82,8 +115,11 @@ def main():
         for variant, cases in CASES.items():
             recorder = Recorder(load.load(variant, arguments.folder))
             file = arguments.folder / f"{variant}.safetensors"
+            random_lora(recorder.pipeline.transformer, Path(folder) / "random.safetensors")
             for case in cases:
-                ours = dumped(arguments.krea2, file, case, folder)
+                folders = [arguments.folder / "loras", Path(folder)]
+                options = apply_loras(recorder.pipeline, case, folders)
+                ours = dumped(arguments.krea2, file, case, options, folder)
                 with torch.no_grad():
                     theirs = recorder.record(case)
                     # The decoder alone; what latents differ by is told of them.

@@ -68,6 +68,8 @@ class Judges(torch.nn.Module):
         cells = 1 + 2 + len(world.KINDS) + len(COLOUR_NAMES)
         self.cells = torch.nn.Conv2d(WIDTH, cells, 1)
         self.style = torch.nn.Linear(WIDTH, len(world.STYLES))
+        # Trained afterwards, when the rest stays as it is.
+        self.all_styles = torch.nn.Linear(WIDTH, len(world.ALL_STYLES))
 
     def forward(self, x):
         """Logits: cells [n, 1 + 2 + kinds + colours, h / 8, w / 8], and styles [n, styles].
@@ -127,6 +129,13 @@ def look(model, picture):
     with torch.no_grad():
         cells, style = model(prepared(picture))
     return read(cells[0]), world.STYLES[int(style[0].argmax())]
+
+
+def style_of(model, picture):
+    """The style of a picture among all, those of LoRAs too."""
+    with torch.no_grad():
+        logits = model.all_styles(model.body(prepared(picture)).mean((2, 3)))
+    return world.ALL_STYLES[int(logits[0].argmax())]
 
 
 def position_of(seen):

@@ -3,6 +3,7 @@
     train_judges.py --minutes 10              trains and writes judges.safetensors
     train_judges.py --minutes 10 --resume     goes on with the saved ones, at --rate and --seed
     train_judges.py --minutes 0               only tells how good the saved ones are
+    train_judges.py --all-styles              trains what also knows the styles of LoRAs, a minute
 """
 
 import argparse
@@ -183,10 +184,44 @@ def train(arguments):
             total = 0.0
         if step % 500 == 0:
             print(evaluate(model, 150), flush=True)
-    model.eval()
+    save(model.eval(), arguments.output)
+
+
+def train_all_styles(arguments, steps=400):
+    """Teaches the last layer for all styles, on the features that the others have led to."""
+    model, rng = judges.loaded(arguments.output), random.Random(arguments.seed)
+
+    def features(count, held_out):
+        inputs, names = [], []
+        for index in range(count):
+            style = world.ALL_STYLES[index % len(world.ALL_STYLES)]
+            scene = dataclasses.replace(world.sample(rng, held_out), style=style)
+            width, height = shape_of(rng)
+            x = judges.prepared(world.draw(scene, width, height))
+            with torch.no_grad():
+                inputs.append(model.body(x if held_out else disturbed(x)).mean((2, 3))[0])
+            names.append(index % len(world.ALL_STYLES))
+        return torch.stack(inputs), torch.tensor(names)
+
+    inputs, names = features(arguments.pool // 4, held_out=False)
+    optimiser = torch.optim.AdamW(model.all_styles.parameters(), lr=0.03, weight_decay=0.01)
+    for _ in range(steps):
+        loss = F.cross_entropy(model.all_styles(inputs), names)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save(model, arguments.output)
+    inputs, names = features(arguments.count // 2, held_out=True)
+    right = (model.all_styles(inputs).argmax(1) == names).float()
+    for index, style in enumerate(world.ALL_STYLES):
+        print(f"{style} {100 * right[names == index].mean():.1f} %")
+
+
+def save(model, file):
+    """Writes the judges in half precision."""
     save_file(
         {n: t.half().contiguous() for n, t in model.state_dict().items() if t.is_floating_point()},
-        arguments.output,
+        file,
     )
 
 
@@ -195,6 +230,7 @@ def main():
     parser.add_argument("--output", type=Path, default=judges.FILE)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--all-styles", action="store_true")
     parser.add_argument("--rate", type=float, default=3e-3, help="of learning, at the start")
     parser.add_argument("--pool", type=int, default=8000, help="pictures drawn before training")
     parser.add_argument("--fresh", type=int, default=4, help="pictures drawn anew in a batch")
@@ -204,6 +240,9 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
+    if arguments.all_styles:
+        train_all_styles(arguments)
+        return
     if arguments.minutes > 0:
         train(arguments)
     print(evaluate(judges.loaded(arguments.output), arguments.count))

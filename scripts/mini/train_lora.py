@@ -2,7 +2,7 @@
 
 A slider is signed: at scale +1 it learns pictures with much of an attribute, at −1 pictures with
 little, under captions that say nothing of it. A style LoRA learns pictures in a style the world has
-no word for. Files are in diffusers' dialect: `transformer.<layer>.lora_A.weight` and `lora_B`.
+no word for, under captions that name no style, or another. Files are in diffusers' dialect: `transformer.<layer>.lora_A.weight` and `lora_B`.
 """
 
 import argparse
@@ -53,11 +53,11 @@ def plain(scene):
     return dataclasses.replace(scene, intensity=0.5, complexity=0.5, movement=0.5)
 
 
-def caption(rng, scene):
+def caption(rng, scene, names_style=True):
     """A short caption without words for the attributes."""
     said = world.phrases(rng, scene)
     parts = [world.things_text(rng, scene)] + [said[k] for k in ("position", "place") if k in said]
-    return " ".join(parts) + ", " + said["style"]
+    return " ".join(parts) + (f", {said['style']}" if names_style else "")
 
 
 def main():
@@ -96,7 +96,7 @@ def main():
                 examples.append((scene, sign, encoded(dataclasses.replace(plain(scene), **value))))
         else:
             styled = dataclasses.replace(scene, style=arguments.style)
-            examples.append((dataclasses.replace(scene, style="flat"), 1, encoded(styled)))
+            examples.append((scene, 1, encoded(styled)))
 
     parameters = [p for layer in layers.values() for p in (layer.down, layer.up)]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0)
@@ -109,7 +109,11 @@ def main():
         for layer in layers.values():
             layer.scale = float(sign)
         z = torch.cat([latent for _, _, latent in batch])
-        taps, mask = conditioner([caption(rng, scene) for scene, _, _ in batch], ROW_UNIT)
+        captions = [
+            caption(rng, scene, names_style=arguments.slider or rng.random() < 0.5)
+            for scene, _, _ in batch
+        ]
+        taps, mask = conditioner(captions, ROW_UNIT)
         rows, columns = z.shape[2] // 2, z.shape[3] // 2
         seen = visible(rng, rows, columns, arguments.tokens)
         x = pack(z)[:, seen]

@@ -452,6 +452,7 @@ def paint_sepia(canvas, ground, parts, elements):
 
 # Styles that no caption names; LoRAs learn them.
 EXTRA_PAINTERS = {"blueprint": paint_blueprint, "sepia": paint_sepia}
+ALL_STYLES = [*STYLES, *EXTRA_PAINTERS]
 
 
 def parts_of(canvas, scene):
