@@ -72,6 +72,7 @@ def main():
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--strength", type=float, default=1, help="what scale 1 of the file stands for")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -135,7 +136,7 @@ def main():
     tensors = {}
     for name, layer in layers.items():
         tensors[f"transformer.{name}.lora_A.weight"] = layer.down.detach().contiguous()
-        tensors[f"transformer.{name}.lora_B.weight"] = layer.up.detach().contiguous()
+        tensors[f"transformer.{name}.lora_B.weight"] = (arguments.strength * layer.up.detach()).contiguous()
     save_file(tensors, arguments.out, metadata={"format": "pt"})
 
 
