@@ -179,6 +179,9 @@ struct LoRAFactorTests {
         #expect(try scale(metadata: pattern(#""to_k": 12"#)) == 3)
         #expect(try scale(metadata: pattern(#""to_k": 12, "attn.to_k": 4"#)) == 1)
         #expect(try scale(metadata: pattern(#""o_k": 12, "to_q": 1"#)) == 2)
+        #expect(try scale(metadata: pattern(#""^transformer_blocks.0.attn.to_k$": 4"#)) == 1)
+        #expect(try scale(metadata: pattern(#""^attn.to_k": 4"#)) == 2)
+        #expect(try scale(metadata: pattern(#""attn\\.to_k": 4"#)) == 1)
         #expect(throws: GenerationError.self) {
             try scale(metadata: pattern(#""blocks\\.[0-9]+": 12"#))
         }

@@ -5,7 +5,7 @@ import JSON
 struct LoRASettings: Sendable {
     /// For layers that have no alpha of their own; nil for a scale of 1.
     private var alpha: Double?
-    /// For some layers; whole names or their last parts.
+    /// For some layers; whole names or their last parts, with `^` whole names only.
     private var alphas: [String: Double] = [:]
     /// Whether scales are alpha / √rank.
     private var usesSquareRoot = false
@@ -49,16 +49,19 @@ struct LoRASettings: Sendable {
     private static let adapterKey = "lora_adapter_metadata"
     private static let component = "transformer."
 
-    /// PEFT takes the names as regular expressions, of which names of layers are read here.
+    /// PEFT takes the names as regular expressions, of which names of layers are read here, also
+    /// with dots escaped and with the anchors that PEFT and diffusers write.
     private mutating func readPatterns(
         _ patterns: [String: JSONValue],
         _ key: String
     ) throws(LoRAProblem) {
-        for (name, value) in patterns {
-            guard name.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." }) else {
-                throw .metadata(key: key, found: name, expected: "names of layers")
-            }
-            alphas[name] = try Self.number(value, key)
+        for (pattern, value) in patterns.sorted(by: { $0.key < $1.key }) {
+            let unescaped = pattern.replacing("\\.", with: ".")
+            let name = unescaped.dropLast(unescaped.hasSuffix("$") ? 1 : 0)
+            let letters = name.dropFirst(name.hasPrefix("^") ? 1 : 0)
+            guard letters.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "_" || $0 == "." })
+            else { throw .metadata(key: key, found: pattern, expected: "names of layers") }
+            alphas[String(name)] = try Self.number(value, key)
         }
     }
 
@@ -81,7 +84,9 @@ struct LoRASettings: Sendable {
     ///   - isFlattened: Whether it is kohya's name.
     /// - Returns: nil where nothing says any, for a factor of 1.
     func alpha(own: Double?, module: Substring, isFlattened: Bool) -> Double? {
-        let patterns = alphas.filter { module == $0.key || module.hasSuffix("." + $0.key) }
+        let patterns = alphas.filter { name, _ in
+            module == name || "^" + module == name || module.hasSuffix("." + name)
+        }
         let pattern = patterns.max { $0.key.count < $1.key.count }?.value
         return own ?? pattern ?? alpha ?? (isFlattened ? networkAlpha : nil)
     }
