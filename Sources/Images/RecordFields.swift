@@ -61,23 +61,14 @@ struct RecordFields {
     }
 
     func number(_ key: String) throws(ImageError) -> Double {
-        switch try value(key) {
-        case .integer(let integer): return Double(integer)
-        case .number(let number): return number
-        default: throw unusable(key)
-        }
+        guard let number = try value(key).double else { throw unusable(key) }
+        return number
     }
 
     func numbers(_ key: String) throws(ImageError) -> [Double] {
         guard case .array(let elements) = try value(key) else { throw unusable(key) }
-        var numbers: [Double] = []
-        for element in elements {
-            switch element {
-            case .integer(let integer): numbers.append(Double(integer))
-            case .number(let number): numbers.append(number)
-            default: throw unusable(key)
-            }
-        }
+        let numbers = elements.compactMap(\.double)
+        guard numbers.count == elements.count else { throw unusable(key) }
         return numbers
     }
 

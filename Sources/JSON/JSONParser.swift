@@ -11,6 +11,17 @@ package enum JSONValue: Equatable, Sendable {
     case object([String: JSONValue])
 }
 
+extension JSONValue {
+    /// A number of either kind; nil for anything else.
+    package var double: Double? {
+        switch self {
+        case .integer(let integer): Double(integer)
+        case .number(let number): number
+        default: nil
+        }
+    }
+}
+
 extension JSONValue: CustomStringConvertible {
     /// What messages show of the value, on one line.
     package var description: String {

@@ -66,11 +66,10 @@ struct LoRASettings: Sendable {
     }
 
     private static func number(_ value: JSONValue, _ key: String) throws(LoRAProblem) -> Double {
-        switch value {
-        case .integer(let integer): return Double(integer)
-        case .number(let number): return number
-        default: throw .metadata(key: key, found: "\(value)", expected: "a number")
+        guard let number = value.double else {
+            throw .metadata(key: key, found: "\(value)", expected: "a number")
         }
+        return number
     }
 
     /// What divided by the rank is the factor of a product of factors.

@@ -162,10 +162,6 @@ struct ConfigurationFile {
     }
 
     private static func number(_ value: JSONValue) -> Double? {
-        switch value {
-        case .integer(let integer): Double(integer)
-        case .number(let number) where number.isFinite: number
-        default: nil
-        }
+        value.double.flatMap { $0.isFinite ? $0 : nil }
     }
 }
