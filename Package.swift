@@ -44,12 +44,18 @@ let package = Package(
             pkgConfig: "openblas",
             providers: [.apt(["libopenblas-dev"])]
         ),
+        .systemLibrary(
+            name: "CJPEG",
+            pkgConfig: "libjpeg",
+            providers: [.apt(["libjpeg62-turbo-dev"])]
+        ),
         .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+        .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
 
         // MARK: C
 
         .target(name: "CKernels", cSettings: c, linkerSettings: [.linkedLibrary("m")]),
-        .target(name: "CCodecs", dependencies: ["CPNG"], cSettings: c),
+        .target(name: "CCodecs", dependencies: ["CJPEG", "CPNG", "CWebP"], cSettings: c),
 
         // MARK: Swift
 
@@ -64,9 +70,14 @@ let package = Package(
             swiftSettings: memorySafe
         ),
         .target(name: "Images", dependencies: ["CCodecs", "JSON"], swiftSettings: memorySafe),
+        .target(
+            name: "References",
+            dependencies: ["Checkpoints", "Images"],
+            swiftSettings: memorySafe
+        ),
         .executableTarget(
             name: "Krea2CLI",
-            dependencies: ["Images", "JSON", "Krea2"],
+            dependencies: ["Images", "JSON", "Krea2", "References"],
             swiftSettings: memorySafe
         ),
 
@@ -83,7 +94,7 @@ let package = Package(
 
         .target(
             name: "TestSupport",
-            dependencies: ["Tensors"],
+            dependencies: ["Checkpoints", "Tensors"],
             path: "Tests/TestSupport",
             swiftSettings: swift
         ),
@@ -94,7 +105,8 @@ let package = Package(
         tests("Tokenization"),
         tests("Krea2", uses: ["Checkpoints", "Compute", "Tensors", "Tokenization"]),
         tests("Images"),
-        tests("Krea2CLI", uses: ["Checkpoints", "Images", "Krea2", "Tensors"]),
+        tests("References", uses: ["Images"]),
+        tests("Krea2CLI", uses: ["Checkpoints", "Images", "Krea2", "References", "Tensors"]),
     ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .gnu17

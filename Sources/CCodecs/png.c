@@ -337,37 +337,42 @@ int codecs_png_describe(const uint8_t *bytes, size_t byte_count, bool with_texts
     return failed;
 }
 
-static int decode(struct input *in, uint8_t *pixels, uint32_t width, uint32_t height) {
+static int decode(struct input *in, const codecs_raster *raster) {
     struct session *s = &in->session;
     if (setjmp(s->escape)) return 1;
     if (!start_reading(in, on_ignored_warning)) return 1;
-    // Texts, profiles and the like are passed over, never inflated.
+    // Texts, profiles and the like are passed over, never inflated. Transparent colours are not.
     png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(s->png, s->info);
-    if (png_get_image_width(s->png, s->info) != width ||
-        png_get_image_height(s->png, s->info) != height ||
-        png_get_bit_depth(s->png, s->info) != 8 ||
-        png_get_color_type(s->png, s->info) != PNG_COLOR_TYPE_RGB) {
-        png_error(s->png, "not 8-bit RGB of the expected size");
-    }
+    png_set_expand(s->png);
+    png_set_strip_16(s->png);
+    png_set_gray_to_rgb(s->png);
+    // Does nothing where there is alpha.
+    if (raster->channels == 4) png_set_add_alpha(s->png, 0xFF, PNG_FILLER_AFTER);
     int passes = png_set_interlace_handling(s->png);
+    png_read_update_info(s->png, s->info);
+    size_t row_length = (size_t)raster->width * raster->channels;
+    if (png_get_image_width(s->png, s->info) != raster->width ||
+        png_get_image_height(s->png, s->info) != raster->height ||
+        png_get_rowbytes(s->png, s->info) != row_length) {
+        png_error(s->png, "not of the expected size and kind");
+    }
     for (int pass = 0; pass < passes; pass++) {
-        for (uint32_t y = 0; y < height; y++) {
-            png_read_row(s->png, pixels + (size_t)y * width * 3, NULL);
+        for (uint32_t y = 0; y < raster->height; y++) {
+            png_read_row(s->png, raster->pixels + y * row_length, NULL);
         }
     }
     png_read_end(s->png, NULL);
     return 0;
 }
 
-int codecs_png_decode_rgb8(const uint8_t *bytes, size_t byte_count, uint8_t *pixels, uint32_t width,
-                           uint32_t height, char *message, size_t message_capacity) {
+int codecs_png_decode(const uint8_t *bytes, size_t byte_count, const codecs_raster *raster) {
     struct input in = {
-        .session = {.message = message, .message_capacity = message_capacity},
+        .session = {.message = raster->message, .message_capacity = raster->message_capacity},
         .segment = bytes,
         .segment_left = byte_count,
     };
-    int failed = decode(&in, pixels, width, height);
+    int failed = decode(&in, raster);
     png_destroy_read_struct(&in.session.png, &in.session.info, NULL);
     return failed;
 }

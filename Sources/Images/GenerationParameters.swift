@@ -38,6 +38,18 @@ extension GenerationRecord {
             let values = sliders.map { "\($0.name): \($0.value)" }
             pairs.append(("Sliders", values.joined(separator: ", ")))
         }
+        for (name, pictures) in [
+            ("Style references", references?.map { ($0.content, $0.strength) }),
+            ("Moodboards", moodboards?.map { ($0.content, $0.strength) }),
+        ] {
+            guard let pictures else { continue }
+            let values = pictures.map { "\(Self.shortHash($0)): \(Self.short($1))" }
+            pairs.append((name, values.joined(separator: ", ")))
+        }
+        if let referenceWiring { pairs.append(("Reference wiring", referenceWiring)) }
+        if let initialImage {
+            pairs.append(("Denoising strength", Self.short(initialImage.strength)))
+        }
         lines.append(pairs.map { "\($0): \(Self.quoted($1))" }.joined(separator: ", "))
         var text = String.UnicodeScalarView()
         for scalar in lines.joined(separator: "\n").unicodeScalars {

@@ -78,14 +78,16 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         public let value: Int
         /// How values become scales, such as `signed`.
         public let kind: String
-        /// Digest of the LoRA file.
+        /// Digest of the LoRA file, or of texts in its place.
         public let digest: String
-        /// Factor of the LoRA's change.
+        /// Factor of the LoRA's change, or strength of the texts.
         public let scale: Float
         /// Lowest and highest noise level of the steps that it was applied in.
         public let window: [Double]
         /// Whether the value was drawn.
         public let isRandom: Bool
+        /// True where texts took the place of a LoRA; nil otherwise.
+        public let isApproximate: Bool?
 
         /// Takes the values.
         ///
@@ -93,10 +95,11 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         ///   - name: What it is called.
         ///   - value: −100 … 100.
         ///   - kind: How values become scales.
-        ///   - digest: Digest of the LoRA file.
-        ///   - scale: Factor of the LoRA's change.
+        ///   - digest: Digest of the LoRA file, or of texts in its place.
+        ///   - scale: Factor of the LoRA's change, or strength of the texts.
         ///   - window: Lowest and highest noise level of the steps that it was applied in.
         ///   - isRandom: Whether the value was drawn.
+        ///   - isApproximate: Whether texts took the place of a LoRA.
         public init(
             name: String,
             value: Int,
@@ -104,10 +107,32 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
             digest: String,
             scale: Float,
             window: [Double],
-            isRandom: Bool
+            isRandom: Bool,
+            isApproximate: Bool = false
         ) {
             (self.name, self.value, self.kind, self.digest) = (name, value, kind, digest)
             (self.scale, self.window, self.isRandom) = (scale, window, isRandom)
+            self.isApproximate = isApproximate ? true : nil
+        }
+    }
+
+    /// What the picture began with.
+    public struct InitialImage: Sendable, Equatable, Encodable {
+        /// Digest of the picture's file.
+        public let digest: String
+        /// Share of the schedule that was run.
+        public let strength: Double
+        /// Digest of the mask's file; nil without.
+        public let maskDigest: String?
+
+        /// Takes the values.
+        ///
+        /// - Parameters:
+        ///   - digest: Digest of the picture's file.
+        ///   - strength: Share of the schedule that was run, 0 … 1.
+        ///   - maskDigest: Digest of the mask's file; nil without.
+        public init(digest: String, strength: Double, maskDigest: String? = nil) {
+            (self.digest, self.strength, self.maskDigest) = (digest, strength, maskDigest)
         }
     }
 
@@ -149,6 +174,19 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
     public let loras: [LoRA]?
     /// Sliders that were not at 0; nil for none.
     public let sliders: [Slider]?
+    /// Pictures whose style was beside the prompt; nil for none.
+    public let references: [Reference]?
+    /// Moodboards beside the prompt; nil for none.
+    public let moodboards: [Moodboard]?
+    /// How references, moodboards and texts in place of LoRAs acted, such as `attention`; nil where
+    /// there were none.
+    public let referenceMode: String?
+    /// How references stood in the transformer's sequence, such as `index_t0`; nil where none did.
+    public let referenceWiring: String?
+    /// How often each of their tokens counted for the picture; nil for once.
+    public let referenceBoost: Float?
+    /// What the picture began with; nil for pure noise.
+    public let initialImage: InitialImage?
 
     /// Takes all values; `formatVersion` and `cfgScale` follow.
     ///
@@ -170,6 +208,13 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
     ///   - imageIndex: Place of the picture among those of its request, from 0.
     ///   - loras: LoRAs that were applied, but for those of sliders.
     ///   - sliders: Sliders that were not at 0.
+    ///   - references: Pictures whose style was beside the prompt.
+    ///   - moodboards: Moodboards beside the prompt.
+    ///   - referenceMode: How references, moodboards and texts in place of LoRAs acted; nil where
+    ///     there were none.
+    ///   - referenceWiring: How references stood in the transformer's sequence; nil for none.
+    ///   - referenceBoost: How often each of their tokens counted; nil for once.
+    ///   - initialImage: What the picture began with; nil for pure noise.
     public init(
         engineVersion: String,
         checkpoint: CheckpointKind,
@@ -187,7 +232,13 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         kernels: String,
         imageIndex: Int,
         loras: [LoRA] = [],
-        sliders: [Slider] = []
+        sliders: [Slider] = [],
+        references: [Reference] = [],
+        moodboards: [Moodboard] = [],
+        referenceMode: String? = nil,
+        referenceWiring: String? = nil,
+        referenceBoost: Float? = nil,
+        initialImage: InitialImage? = nil
     ) {
         formatVersion = Self.currentFormatVersion
         self.engineVersion = engineVersion
@@ -208,6 +259,12 @@ public struct GenerationRecord: Sendable, Equatable, Encodable {
         self.imageIndex = imageIndex
         self.loras = loras.isEmpty ? nil : loras
         self.sliders = sliders.isEmpty ? nil : sliders
+        self.references = references.isEmpty ? nil : references
+        self.moodboards = moodboards.isEmpty ? nil : moodboards
+        self.referenceMode = referenceMode
+        self.referenceWiring = referenceWiring
+        self.referenceBoost = referenceBoost
+        self.initialImage = initialImage
     }
 }
 
@@ -256,7 +313,13 @@ extension GenerationRecord {
             kernels: try fields.string("kernels"),
             imageIndex: try fields.integer("imageIndex"),
             loras: try LoRA.read(fields),
-            sliders: try Slider.read(fields)
+            sliders: try Slider.read(fields),
+            references: try Reference.read(fields),
+            moodboards: try Moodboard.read(fields),
+            referenceMode: try fields.optionalString("referenceMode"),
+            referenceWiring: try fields.optionalString("referenceWiring"),
+            referenceBoost: try fields.optionalNumber("referenceBoost").map { Float($0) },
+            initialImage: try InitialImage.read(fields)
         )
         let statedScale = Float(try fields.number("cfgScale"))
         if let problem = problem(statedScale: statedScale) {
@@ -286,9 +349,17 @@ extension GenerationRecord {
         }
         if steps < 1 { return "\(steps) steps" }
         if imageIndex < 0 { return "image index \(imageIndex)" }
-        let scales = (loras ?? []).map(\.scale) + (sliders ?? []).map(\.scale)
-        if !(guidance.isFinite && shift.isFinite && scales.allSatisfy(\.isFinite)) {
+        let scales =
+            (loras ?? []).map(\.scale) + (sliders ?? []).map(\.scale)
+            + (moodboards ?? []).map(\.strength)
+        if !(guidance.isFinite && shift.isFinite && (referenceBoost ?? 1).isFinite
+            && scales.allSatisfy(\.isFinite)
+            && (references ?? []).allSatisfy(\.isFinite))
+        {
             return "a number is not finite"
+        }
+        if let strength = initialImage?.strength, !(0...1).contains(strength) {
+            return "strength \(strength)"
         }
         if statedScale != cfgScale {
             return "cfgScale \(statedScale), expected guidance + 1 = \(cfgScale)"

@@ -11,11 +11,22 @@ public enum ImageError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The PNG library could not encode a picture.
     case encodingFailed(reason: String)
 
-    /// A PNG file, or what claims to be one, is damaged; without a path it was in memory.
-    case damaged(path: String?, reason: String)
+    /// A picture's file, or what claims to be one, is damaged; without a path it was in memory.
+    case damaged(path: String?, format: PictureFormat = .png, reason: String)
 
-    /// A valid PNG file is of a kind that is not read.
-    case unsupported(found: String, expected: String)
+    /// A valid file is of a kind that is not read; without a path it was in memory.
+    case unsupported(
+        path: String? = nil,
+        format: PictureFormat = .png,
+        found: String,
+        expected: String
+    )
+
+    /// A file is in none of the formats that are read; `found` names the format where it is known.
+    case unknownFormat(path: String?, found: String?)
+
+    /// A picture is too small for its purpose.
+    case tooSmall(width: Int, height: Int, shortestSide: Int)
 
     /// The `krea2` text of a picture does not describe how it was made.
     case invalidRecord(reason: String)
@@ -61,10 +72,16 @@ public enum ImageError: Error, Equatable, Sendable, CustomStringConvertible {
             "the text \"\(keyword)\" cannot be stored in a PNG file: \(reason)"
         case .encodingFailed(let reason):
             "the PNG file cannot be encoded: \(reason)"
-        case .damaged(let path, let reason):
-            "\(path ?? "PNG data"): not a valid PNG file: \(reason)"
-        case .unsupported(let found, let expected):
-            "the PNG file is \(found), expected \(expected)"
+        case .damaged(let path, let format, let reason):
+            "\(path ?? "\(format) data"): not a valid \(format) file: \(reason)"
+        case .unsupported(let path, let format, let found, let expected):
+            "\(path.map { "\($0): " } ?? "")the \(format) file is \(found), expected \(expected)"
+        case .unknownFormat(let path, let found):
+            "\(path ?? "picture data"): \(found.map { "a \($0) file" } ?? "no picture"), expected"
+                + " PNG, JPEG or WebP; convert it first"
+        case .tooSmall(let width, let height, let shortestSide):
+            "a picture of \(width) x \(height) pixels, expected sides of at least"
+                + " \(shortestSide) pixels"
         case .invalidRecord(let reason):
             "the krea2 record of the picture is unusable: \(reason)"
         case .unwritableRecord(let reason):

@@ -91,50 +91,7 @@ public enum PNG {
                     + " \(PixelImage.largestPixelCount) pixels"
             )
         }
-        var rgb = [UInt8](repeating: 0, count: width * height * 3)
-        var message = Message()
-        let status = unsafe rgb.withUnsafeMutableBufferPointer { pixels in
-            unsafe bytes.withUnsafeBufferPointer { file in
-                guard let start = file.baseAddress, let first = pixels.baseAddress else {
-                    return Int32(1)
-                }
-                return unsafe message.withBuffer { text, capacity in
-                    unsafe codecs_png_decode_rgb8(
-                        start,
-                        file.count,
-                        first,
-                        UInt32(width),
-                        UInt32(height),
-                        text,
-                        capacity
-                    )
-                }
-            }
-        }
-        guard status == 0 else { throw .damaged(path: nil, reason: message.text) }
+        let rgb = try decodePixels(bytes, .png, width: width, height: height, channels: 3)
         return try PixelImage(width: width, height: height, rgb: rgb)
-    }
-}
-
-/// The buffer that a C function writes its reason of failure to.
-struct Message {
-    private var buffer = [CChar](repeating: 0, count: 160)
-
-    /// What was written, up to the final NUL.
-    var text: String {
-        String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }
-
-    /// Hands address and capacity to `body`.
-    ///
-    /// - Parameter body: Writes at most that many bytes, the last one a NUL.
-    /// - Returns: What `body` returns.
-    mutating func withBuffer<Result>(
-        _ body: (UnsafeMutablePointer<CChar>, Int) -> Result
-    ) -> Result {
-        unsafe buffer.withUnsafeMutableBufferPointer { bytes in
-            guard let start = bytes.baseAddress else { preconditionFailure("no message buffer") }
-            return unsafe body(start, bytes.count)
-        }
     }
 }

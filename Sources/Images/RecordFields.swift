@@ -30,6 +30,14 @@ struct RecordFields {
         return RecordFields(members: members, prefix: "\(prefix)\(key).")
     }
 
+    /// Nil where the member is absent or null.
+    func optionalObject(_ key: String) throws(ImageError) -> RecordFields? {
+        switch members[key] {
+        case nil, .null: nil
+        default: try object(key)
+        }
+    }
+
     /// The objects of a list; none where there is no such member.
     func objects(_ key: String) throws(ImageError) -> [RecordFields] {
         guard let value = members[key] else { return [] }
@@ -72,9 +80,33 @@ struct RecordFields {
         return numbers
     }
 
+    /// Nil where the member is absent or null.
+    func optionalNumber(_ key: String) throws(ImageError) -> Double? {
+        switch members[key] {
+        case nil, .null: nil
+        default: try number(key)
+        }
+    }
+
+    /// Nil where the member is absent or null.
+    func optionalNumbers(_ key: String) throws(ImageError) -> [Double]? {
+        switch members[key] {
+        case nil, .null: nil
+        default: try numbers(key)
+        }
+    }
+
     func bool(_ key: String) throws(ImageError) -> Bool {
         guard case .bool(let bool) = try value(key) else { throw unusable(key) }
         return bool
+    }
+
+    /// Nil where the member is absent or null.
+    func optionalBool(_ key: String) throws(ImageError) -> Bool? {
+        switch members[key] {
+        case nil, .null: nil
+        default: try bool(key)
+        }
     }
 
     func unusable(_ key: String) -> ImageError {
@@ -117,10 +149,22 @@ extension GenerationRecord.Slider {
                     digest: try fields.string("digest"),
                     scale: Float(try fields.number("scale")),
                     window: try fields.numbers("window"),
-                    isRandom: try fields.bool("isRandom")
+                    isRandom: try fields.bool("isRandom"),
+                    isApproximate: try fields.optionalBool("isApproximate") ?? false
                 )
             )
         }
         return sliders
+    }
+}
+
+extension GenerationRecord.InitialImage {
+    static func read(_ fields: RecordFields) throws(ImageError) -> Self? {
+        guard let fields = try fields.optionalObject("initialImage") else { return nil }
+        return Self(
+            digest: try fields.string("digest"),
+            strength: try fields.number("strength"),
+            maskDigest: try fields.optionalString("maskDigest")
+        )
     }
 }

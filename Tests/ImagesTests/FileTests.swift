@@ -265,7 +265,8 @@ struct ImageErrorTests {
             .notPermitted(path: path, reason: path), .diskFull(path: path, reason: path),
             .writeFailed(path: path, reason: path), .invalidRecord(reason: path),
             .invalidText(keyword: path, reason: path), .encodingFailed(reason: path),
-            .unwritableRecord(reason: path),
+            .unwritableRecord(reason: path), .unknownFormat(path: path, found: path),
+            .unsupported(path: path, format: .jpeg, found: path, expected: path),
         ]
         for error in errors {
             #expect(error.description.contains(#"a\u{a}b\u{1b}[31m\u{2028}狐.png"#))

@@ -12,7 +12,13 @@ func sampleRecord(
     shift: Double = 1.15,
     digest: String = "sha256:0123456789abcdef",
     loras: [GenerationRecord.LoRA] = [],
-    sliders: [GenerationRecord.Slider] = []
+    sliders: [GenerationRecord.Slider] = [],
+    references: [GenerationRecord.Reference] = [],
+    moodboards: [GenerationRecord.Moodboard] = [],
+    referenceMode: String? = nil,
+    referenceWiring: String? = nil,
+    referenceBoost: Float? = nil,
+    initialImage: GenerationRecord.InitialImage? = nil
 ) -> GenerationRecord {
     GenerationRecord(
         engineVersion: engineVersion,
@@ -35,7 +41,13 @@ func sampleRecord(
         kernels: "avx512",
         imageIndex: 0,
         loras: loras,
-        sliders: sliders
+        sliders: sliders,
+        references: references,
+        moodboards: moodboards,
+        referenceMode: referenceMode,
+        referenceWiring: referenceWiring,
+        referenceBoost: referenceBoost,
+        initialImage: initialImage
     )
 }
 
@@ -87,19 +99,105 @@ struct GenerationRecordTests {
                     scale: -0.3,
                     window: [0, 0.5],
                     isRandom: true
-                )
+                ),
+                .init(
+                    name: "movement",
+                    value: 100,
+                    kind: "poles",
+                    digest: "texts-sha256:88",
+                    scale: 0.5,
+                    window: [0, 1],
+                    isRandom: false,
+                    isApproximate: true
+                ),
             ]
         )
         let json = try record.json()
         #expect(json.contains(#""loras":[{"digest":"sha256:0123456789abcdef","name":"a, b","#))
         #expect(try GenerationRecord(json: json) == record)
+        #expect(json.contains(#""digest":"texts-sha256:88","isApproximate":true,"isRandom":false"#))
+        #expect(json.contains(#""digest":"sha256:77","isRandom":true"#))
         #expect(
             record.parameters.hasSuffix(
                 lastLine + #", Lora hashes: "a, b: 0123456789, c: fedcba9876", "#
-                    + #"Lora scales: "a, b: 0.8, c: -4", Sliders: "intensity: -30""#
+                    + #"Lora scales: "a, b: 0.8, c: -4", Sliders: "intensity: -30, movement: 100""#
             ),
             "\(record.parameters)"
         )
+    }
+
+    @Test func keepsReferencesAndMoodboards() throws {
+        let record = sampleRecord(
+            references: [
+                .init(
+                    content: "pixels-sha256:0123456789abcdef",
+                    strength: -0.6,
+                    prep: "tiles",
+                    side: 384,
+                    window: [0.1, 0.8],
+                    blocks: [7, 27],
+                    taps: [1, 0.5, 0],
+                    caption: 0.25,
+                    encoder: "sha256:99"
+                ),
+                .init(content: "b", strength: 2, prep: "none", side: 192, window: [0, 1]),
+            ],
+            moodboards: [
+                .init(content: "pictures-sha256:fedcba9876543210", pictures: 12, strength: 0.35),
+                .init(content: "d", pictures: 1, strength: 1, encoder: "sha256:99"),
+            ],
+            referenceMode: "attention"
+        )
+        let json = try record.json()
+        #expect(json.contains(#""content":"b","prep":"none","side":192,"strength":2,"#))
+        #expect(json.contains(#""window":[0,1]}"#) && !json.contains("null"))
+        #expect(try GenerationRecord(json: json) == record)
+        #expect(
+            record.parameters.hasSuffix(
+                lastLine + #", Style references: "0123456789: -0.6, b: 2", "#
+                    + #"Moodboards: "fedcba9876: 0.35, d: 1""#
+            ),
+            "\(record.parameters)"
+        )
+    }
+
+    @Test func keepsWirings() throws {
+        let record = sampleRecord(referenceWiring: "frame_t", referenceBoost: 2.5)
+        let json = try record.json()
+        #expect(json.contains(#""referenceBoost":2.5,"referenceWiring":"frame_t","#))
+        #expect(try GenerationRecord(json: json) == record)
+        #expect(record.parameters.hasSuffix(lastLine + ", Reference wiring: frame_t"))
+        let endless = json.replacing("2.5", with: "1e60")
+        #expect(throws: ImageError.invalidRecord(reason: "a number is not finite")) {
+            try GenerationRecord(json: endless)
+        }
+    }
+
+    @Test(arguments: [
+        (#""references":[{"content":1}]"#, "references[0].content has an unusable value"),
+        (
+            #""references":[{"content":"a","strength":1,"prep":"none","side":9,"window":[0,1],"#
+                + #""blocks":[0.5,1]}]"#,
+            "references[0].blocks has an unusable value"
+        ),
+        (
+            #""references":[{"content":"a","strength":1e60,"prep":"none","side":9,"window":[0,1]}]"#,
+            "a number is not finite"
+        ),
+        (#""moodboards":[{"content":"a"}]"#, "moodboards[0].pictures is missing"),
+        (
+            #""moodboards":[{"content":"a","pictures":1,"strength":1e60}]"#,
+            "a number is not finite"
+        ),
+        (#""referenceMode":1"#, "referenceMode has an unusable value"),
+        (#""referenceWiring":[]"#, "referenceWiring has an unusable value"),
+        (#""referenceBoost":"2""#, "referenceBoost has an unusable value"),
+    ])
+    func refusesDamagedReferences(member: String, reason: String) throws {
+        let json = try sampleRecord().json().dropLast() + ",\(member)}"
+        #expect(throws: ImageError.invalidRecord(reason: reason)) {
+            try GenerationRecord(json: String(json))
+        }
     }
 
     @Test(arguments: [
@@ -111,6 +209,38 @@ struct GenerationRecordTests {
     ])
     func refusesDamagedLoRAs(member: String, reason: String) throws {
         let json = try sampleRecord().json().dropLast() + ",\(member)}"
+        #expect(throws: ImageError.invalidRecord(reason: reason)) {
+            try GenerationRecord(json: String(json))
+        }
+    }
+
+    @Test(arguments: [nil, "sha256:99"])
+    func keepsWhatThePictureBeganWith(maskDigest: String?) throws {
+        let record = sampleRecord(
+            initialImage: .init(digest: "sha256:88", strength: 0.65, maskDigest: maskDigest)
+        )
+        let json = try record.json()
+        let mask = maskDigest.map { #""maskDigest":"\#($0)","# } ?? ""
+        #expect(
+            json.contains(#""initialImage":{"digest":"sha256:88",\#(mask)"strength":0.65}"#),
+            "\(json)"
+        )
+        #expect(try GenerationRecord(json: json) == record)
+        #expect(record.parameters.hasSuffix(lastLine + ", Denoising strength: 0.65"))
+    }
+
+    @Test(arguments: [
+        ("[]", "initialImage has an unusable value"), ("{}", "initialImage.digest is missing"),
+        (#"{"digest":"a"}"#, "initialImage.strength is missing"),
+        (#"{"digest":"a","strength":1.5}"#, "strength 1.5"),
+        (#"{"digest":"a","strength":1e999}"#, "strength inf"),
+        (
+            #"{"digest":"a","strength":1,"maskDigest":1}"#,
+            "initialImage.maskDigest has an unusable value"
+        ),
+    ])
+    func refusesDamagedInitialImages(value: String, reason: String) throws {
+        let json = try sampleRecord().json().dropLast() + ",\"initialImage\":\(value)}"
         #expect(throws: ImageError.invalidRecord(reason: reason)) {
             try GenerationRecord(json: String(json))
         }

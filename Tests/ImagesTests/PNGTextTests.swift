@@ -23,7 +23,7 @@ private func refusal(_ bytes: [UInt8]) -> String? {
     do {
         _ = try PNG.readText(bytes)
         return nil
-    } catch .damaged(nil, let reason) {
+    } catch .damaged(nil, .png, let reason) {
         return reason
     } catch {
         return "another error: \(error)"

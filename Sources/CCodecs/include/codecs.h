@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Swift cannot call libpng's classic interface: it reports errors by longjmp, and setjmp is not
-// available in Swift. Here errors are return values, and no callback leaves C.
+// Swift cannot call libpng and libjpeg: they report errors by longjmp, and setjmp is not available in
+// Swift. Here errors are return values, and no callback leaves C.
 
 #pragma clang assume_nonnull begin
 
@@ -55,18 +55,59 @@ int codecs_png_describe(const uint8_t *bytes, size_t byte_count, bool with_texts
                         codecs_png_description *description, char *message,
                         size_t message_capacity);
 
-/// Decodes a PNG file that holds 8-bit RGB; no other kind is converted.
+/// What the decoders below write to; the memory belongs to the caller.
+typedef struct {
+    /// [height, width, channels]: all of them after a success, arbitrary ones after a failure.
+    uint8_t *pixels;
+    /// The sizes that the file's header tells; a file of another size is an error.
+    uint32_t width;
+    uint32_t height;
+    /// 3 for RGB, 4 for RGB and an alpha that is not multiplied in.
+    uint32_t channels;
+    /// Takes the reason of a failure.
+    char *message;
+    size_t message_capacity;
+} codecs_raster;
+
+/// Decodes a PNG file of any kind to 8 bits a channel: of 16 bits the upper ones are kept, smaller
+/// grey values are spread over 0 to 255. Colour spaces are passed over.
 ///
-/// pixels: [height, width, 3], with the sizes that `codecs_png_describe` gave.
-/// Returns 0, or 1 with a reason in `message` and arbitrary pixels.
-int codecs_png_decode_rgb8(const uint8_t *bytes, size_t byte_count, uint8_t *pixels, uint32_t width,
-                           uint32_t height, char *message, size_t message_capacity);
+/// With 3 channels, a file with alpha is an error. Returns 0 or 1.
+int codecs_png_decode(const uint8_t *bytes, size_t byte_count, const codecs_raster *raster);
+
+/// Decodes a JPEG file to RGB, so `channels` is 3; inks are mixed by multiplication.
+///
+/// Four inks are taken as Adobe stores them, inverted, as most readers do. Refused: data that ends
+/// early or is damaged, more than 64 scans. Returns 0 or 1.
+int codecs_jpeg_decode(const uint8_t *bytes, size_t byte_count, const codecs_raster *raster);
+
+/// What a WebP file says about itself.
+typedef struct {
+    uint32_t width;
+    uint32_t height;
+    bool has_alpha;
+    bool has_animation;
+} codecs_webp_description;
+
+/// Reads the header of a WebP file. Returns 0, or 1 with a reason in `message`.
+int codecs_webp_describe(const uint8_t *bytes, size_t byte_count,
+                         codecs_webp_description *description, char *message,
+                         size_t message_capacity);
+
+/// Decodes a WebP file that holds one picture. Returns 0 or 1.
+int codecs_webp_decode(const uint8_t *bytes, size_t byte_count, const codecs_raster *raster);
 
 /// Most bytes of one text chunk, as stored and inflated; libpng's own default for readers.
 size_t codecs_png_text_limit(void);
 
 /// The version of the libpng that is loaded.
 const char *codecs_png_version(void);
+
+/// The version of the libjpeg-turbo this was compiled with.
+const char *codecs_jpeg_version(void);
+
+/// The version of the libwebp that is loaded: major, minor and revision, a byte each.
+uint32_t codecs_webp_version(void);
 
 /// Renames a file unless the new name is taken, in one step; returns 0 or an `errno`.
 ///
