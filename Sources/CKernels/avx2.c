@@ -21,6 +21,8 @@
 
 #include "vector/attention.h"
 
+#include "vector/displacement.h"
+
 #include "vector/elementwise.h"
 
 #pragma clang attribute pop

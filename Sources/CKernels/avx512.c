@@ -22,6 +22,8 @@
 
 #include "vector/attention.h"
 
+#include "vector/displacement.h"
+
 #include "vector/elementwise.h"
 
 #pragma clang attribute pop

@@ -23,6 +23,8 @@
 
 #include "vector/attention.h"
 
+#include "vector/displacement.h"
+
 #include "vector/elementwise.h"
 
 #include "vector/table.h"

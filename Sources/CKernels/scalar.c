@@ -149,7 +149,7 @@ static void pack_weights(float *packed, const float *w, size_t columns, size_t k
 
 static void convolve(const convolution_task *t, float *workspace) {
     (void)workspace;
-    size_t width = t->image.width * t->image.upsampling, channels = t->image.channels;
+    size_t width = output_width(&t->image), channels = t->image.channels;
     for (size_t i = 0; i < t->count; i++)
         for (size_t column = 0; column < t->columns; column++) {
             size_t pixel = t->first_pixel + i;
@@ -172,7 +172,7 @@ static void pack_pair_weights(uint32_t *packed, const float *w, size_t columns, 
 
 static void convolve_pairs(const pair_convolution_task *t, void *workspace) {
     (void)workspace;
-    size_t width = t->image.width * t->image.upsampling, channels = t->image.channels;
+    size_t width = output_width(&t->image), channels = t->image.channels;
     for (size_t i = 0; i < t->count; i++)
         for (size_t column = 0; column < t->columns; column++) {
             size_t pixel = t->first_pixel + i;
@@ -202,7 +202,7 @@ static void attend(const attention_task *t, float *workspace) {
             float score = 0;
             for (size_t d = 0; d < t->head_size; d++)
                 score += query[d] * t->k[key * t->kv_stride + d];
-            score *= t->scale;
+            score = score * t->scale + (t->key_logs ? t->key_logs[key] : 0);
             float maximum = fmaxf(largest, score), shrink = expf(largest - maximum);
             float weight = expf(score - maximum);
             largest = maximum;
@@ -238,7 +238,7 @@ static void attend_pairs(const pair_attention_task *t, float *workspace) {
             float score = 0;
             for (size_t d = 0; d < t->head_size; d++)
                 score += query[d] * widened_bfloat((uint16_t)packed[d]);
-            score *= t->scale;
+            score = score * t->scale + (t->key_logs ? t->key_logs[key] : 0);
             float maximum = fmaxf(largest, score), shrink = expf(largest - maximum);
             float weight = expf(score - maximum);
             largest = maximum;
@@ -249,9 +249,35 @@ static void attend_pairs(const pair_attention_task *t, float *workspace) {
                 sums[d] = sums[d] * shrink +
                           weight * widened_bfloat((uint16_t)(packed[d] >> 16));
         }
-        for (size_t d = 0; d < t->head_size; d++)
-            t->o[i * t->o_stride + d] = narrowed_bfloat(sums[d] / total);
+        for (size_t d = 0; d < t->head_size; d++) {
+            float value = sums[d] / total;
+            if (t->exact)
+                t->exact[i * t->head_size + d] = value;
+            else
+                t->o[i * t->o_stride + d] = narrowed_bfloat(value);
+        }
         if (t->log_sums) t->log_sums[i] = largest + logf(total);
+    }
+}
+
+static void displace(const displacement_task *t) {
+    for (size_t i = 0; i < t->queries; i++) {
+        float lead = t->group_log_sums[i] + t->log_mass - t->base_log_sums[i];
+        float odds = expf(lead > 80 ? 80 : lead);
+        float share = t->by_mass ? odds : 1 / (1 + expf(-lead));
+        t->shares[i] += fabsf(t->weight) * share;
+        t->odds[i] += fabsf(t->weight) * odds;
+        for (size_t d = i * t->head_size; d < (i + 1) * t->head_size; d++)
+            t->displacements[d] += t->weight * share * (t->group[d] - t->base[d]);
+    }
+}
+
+static void add_displacements(float *result, const float *displacements, const float *shares,
+                              const float *odds, size_t queries, size_t head_size, bool by_mass) {
+    for (size_t i = 0; i < queries; i++) {
+        float factor = displacement_factor(shares[i], odds[i], by_mass);
+        for (size_t d = i * head_size; d < (i + 1) * head_size; d++)
+            result[d] += factor * displacements[d];
     }
 }
 
@@ -270,12 +296,25 @@ static void rms_norm(float *y, const float *x, const float *weight, const float 
     }
 }
 
+static void layer_norm(float *y, const float *x, const float *weight, const float *bias,
+                       size_t rows, size_t width, float epsilon) {
+    for (size_t row = 0; row < rows; row++, x += width, y += width) {
+        float mean = 0, squares = 0;
+        for (size_t i = 0; i < width; i++) mean += x[i];
+        mean /= (float)width;
+        for (size_t i = 0; i < width; i++) squares += (x[i] - mean) * (x[i] - mean);
+        float inverse = 1 / sqrtf(squares / (float)width + epsilon);
+        for (size_t i = 0; i < width; i++) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+    }
+}
+
 static void head_norm(const head_norm_task *t) {
     size_t half = t->head_size / 2;
     for (size_t row = 0; row < t->rows; row++)
         for (size_t head = 0; head < t->heads; head++) {
             float *x = t->x + row * t->stride + head * t->head_size;
-            rms_norm(x, x, t->weight, NULL, NULL, 1, t->head_size, t->offset, t->epsilon);
+            if (t->weight)
+                rms_norm(x, x, t->weight, NULL, NULL, 1, t->head_size, t->offset, t->epsilon);
             if (!t->cosine || !t->sine) continue;
             for (size_t m = 0; m < half; m++) {
                 float c = t->cosine[row * half + m], s = t->sine[row * half + m];
@@ -316,6 +355,11 @@ static void gelu_tanh(float *x, size_t count) {
         float inner = 0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
         x[i] = 0.5f * x[i] * (1 + tanhf(inner));
     }
+}
+
+static void gelu(float *x, size_t count) {
+    // erfc does not cancel for negative x, as 1 + erf would.
+    for (size_t i = 0; i < count; i++) x[i] = 0.5f * x[i] * erfcf(-0.7071067812f * x[i]);
 }
 
 static void gated_add(float *x, const float *y, const float *gate, size_t rows, size_t width) {

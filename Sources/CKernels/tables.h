@@ -57,6 +57,14 @@ static inline float quantization_factor(float magnitude) {
     return magnitude > 0 && magnitude < INFINITY ? 127 / magnitude : 0;
 }
 
+/// What `add_displacements` multiplies the displacements of a query by.
+static inline float displacement_factor(float share, float odds, bool by_mass) {
+    if (by_mass) return 1 / (1 + odds);
+    // odds / (1 + odds), also for infinite odds.
+    float limit = 1 / (1 + 1 / odds);
+    return limit < share ? limit / share : 1;
+}
+
 /// Bytes of an element.
 static inline size_t weight_size(weight_type type) {
     switch (type) {
@@ -86,10 +94,17 @@ static inline float widened(const void *w, weight_type type, size_t index) {
 /// What `tap_offset` gives for a pixel outside the image.
 static const size_t no_pixel = SIZE_MAX;
 
+/// Pixels in a row of the output.
+static inline size_t output_width(const convolved_image *t) {
+    return t->width * t->upsampling / t->stride;
+}
+
 /// Where the source pixel [channels] that tap `tap` (0 ... 8) of an output pixel reads begins.
 static inline size_t tap_offset(const convolved_image *t, size_t row, size_t column, size_t tap) {
-    // Counted from one row and column outside the image, so that nothing is negative.
-    size_t y = row + tap / 3, x = column + tap % 3;
+    // Counted from one row and column outside the image, so that nothing is negative; a stride of 2
+    // has no padding there and begins inside.
+    size_t start = t->stride - 1, y = row * t->stride + start + tap / 3;
+    size_t x = column * t->stride + start + tap % 3;
     if (y < 1 || x < 1 || y > t->height * t->upsampling || x > t->width * t->upsampling)
         return no_pixel;
     size_t source_row = (y - 1) / t->upsampling - t->first_row;

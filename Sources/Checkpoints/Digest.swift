@@ -72,6 +72,19 @@ extension SafetensorsFile {
         return (isWhole ? "sha256:" : "sampled-sha256:") + hash
     }
 
+    /// `sha256:` and the SHA-256 of the data part.
+    ///
+    /// Throws if the file changed meanwhile.
+    package func dataDigest() throws(CheckpointError) -> String {
+        let hash = file.withBytes { bytes in
+            var hash = SHA256()
+            hash.update(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(headerByteCount)))
+            return hash.digest()
+        }
+        try checkUnchanged()
+        return "sha256:" + hash
+    }
+
     private func sample(_ bytes: UnsafeRawBufferPointer, into hash: inout SHA256) {
         hash.update(UnsafeRawBufferPointer(rebasing: bytes.prefix(headerByteCount)))
         withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { hash.update($0) }
@@ -98,4 +111,14 @@ package func contentDigest(ofFiles paths: [String]) throws(CheckpointError) -> S
         file.withBytes { hash.update($0) }
     }
     return "sha256:" + hash.digest()
+}
+
+/// The SHA-256 of bytes in memory.
+///
+/// - Parameter pieces: The bytes, one piece after the other.
+/// - Returns: 64 hexadecimal digits.
+package func hexDigest(of pieces: [[UInt8]]) -> String {
+    var hash = SHA256()
+    for piece in pieces { piece.withUnsafeBytes { hash.update($0) } }
+    return hash.digest()
 }

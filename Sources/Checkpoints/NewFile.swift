@@ -20,8 +20,13 @@ final class NewFile {
     /// - Parameters:
     ///   - path: Name to appear under in the end.
     ///   - isOverwriting: Whether a file of that name is replaced.
+    ///   - isPrivate: Whether only the user may read it.
     /// - Throws: `.exists` or `.cannotWrite`.
-    init(path: String, overwriting isOverwriting: Bool) throws(CheckpointError) {
+    init(
+        path: String,
+        overwriting isOverwriting: Bool,
+        isPrivate: Bool = false
+    ) throws(CheckpointError) {
         var status = stat()
         if !isOverwriting, lstat(path, &status) == 0 { throw .exists(path: path) }
         let number = Self.counter.add(1, ordering: .relaxed).newValue
@@ -29,7 +34,7 @@ final class NewFile {
         self.path = path
         self.isOverwriting = isOverwriting
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC
-        descriptor = open(temporaryPath, flags, 0o666)
+        descriptor = open(temporaryPath, flags, isPrivate ? 0o600 : 0o666)
         guard descriptor >= 0 else {
             // Nothing to remove: the file is not ours.
             isFinished = true

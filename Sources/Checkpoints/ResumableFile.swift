@@ -73,7 +73,10 @@ package final class ResumableFile {
 
     deinit {
         if isOpen, finishedPieces == 0 { discard() }
-        if descriptor >= 0 { close(descriptor) }
+        guard descriptor >= 0 else { return }
+        // A child process that another thread is starting has the file open, too, for a moment.
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
     }
 
     /// Makes sure that no other process writes the file.

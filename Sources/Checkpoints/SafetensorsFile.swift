@@ -19,23 +19,28 @@ package final class SafetensorsFile: Sendable {
     /// Most bytes of misaligned tensors in one file, which `tensor(_:)` would have to copy.
     package static let mostMisalignedBytes = 4 << 30
 
+    /// Longest header read, the reference implementation's limit.
+    package static let longestHeader = 100_000_000
+
     /// Maps a file and checks its whole header.
     ///
-    /// - Parameter path: Path of a `.safetensors` file.
+    /// - Parameters:
+    ///   - path: Path of a `.safetensors` file.
+    ///   - longestHeader: Bytes of a header beyond which the file is not read.
+    ///   - mostMisalignedBytes: Bytes of misaligned tensors beyond which it is refused.
     /// - Throws: `.missing`, `.unreadable` or `.damaged`.
-    package convenience init(path: String) throws(CheckpointError) {
-        try self.init(path: path, mostMisalignedBytes: Self.mostMisalignedBytes)
-    }
-
-    /// Opens a file with another limit for misaligned tensors.
-    init(path: String, mostMisalignedBytes: Int) throws(CheckpointError) {
+    package init(
+        path: String,
+        longestHeader: Int = SafetensorsFile.longestHeader,
+        mostMisalignedBytes: Int = SafetensorsFile.mostMisalignedBytes
+    ) throws(CheckpointError) {
         do throws(MappingError) {
             file = try MappedFile(path: path)
         } catch {
             throw CheckpointError(error)
         }
         let header = try file.withBytes { bytes throws(CheckpointError) in
-            try SafetensorsHeader(bytes, path: path)
+            try SafetensorsHeader(bytes, path: path, longest: longestHeader)
         }
         self.path = path
         metadata = header.metadata

@@ -25,8 +25,6 @@ package struct TensorRecord: Sendable, Equatable {
 ///
 /// Source: safetensors format description, and the behaviour of the `safetensors` library 0.8.
 struct SafetensorsHeader {
-    /// Longest header read, the reference implementation's limit.
-    static let longest = 100_000_000
     /// Bytes of the length before the header.
     static let lengthByteCount = 8
 
@@ -45,10 +43,15 @@ struct SafetensorsHeader {
     /// - Parameters:
     ///   - file: All bytes of the file; those after the header are not touched.
     ///   - path: Path of the file, for errors.
+    ///   - longest: Most bytes of the header.
     /// - Throws: `.damaged`.
-    init(_ file: UnsafeRawBufferPointer, path: String) throws(CheckpointError) {
+    init(
+        _ file: UnsafeRawBufferPointer,
+        path: String,
+        longest: Int = SafetensorsFile.longestHeader
+    ) throws(CheckpointError) {
         self.path = path
-        dataStart = try Self.dataStart(of: file, path: path)
+        dataStart = try Self.dataStart(of: file, path: path, longest: longest)
         dataByteCount = file.count - dataStart
         // A copy, so that a file that changes meanwhile cannot show two faces.
         let text = [UInt8](UnsafeRawBufferPointer(rebasing: file[Self.lengthByteCount..<dataStart]))
@@ -74,7 +77,8 @@ struct SafetensorsHeader {
     /// Checks the length before the header.
     private static func dataStart(
         of file: UnsafeRawBufferPointer,
-        path: String
+        path: String,
+        longest: Int
     ) throws(CheckpointError) -> Int {
         func damaged(_ found: String, _ expected: String) -> CheckpointError {
             .damaged(path: path, tensor: nil, found: found, expected: expected)

@@ -78,8 +78,9 @@ package struct SafetensorsLayout: Sendable {
     /// - Parameter path: The file, for the error.
     /// - Throws: `.cannotWrite`.
     package func checkHeader(_ path: String) throws(CheckpointError) {
-        guard header.count <= SafetensorsHeader.longest + SafetensorsHeader.lengthByteCount else {
-            let limit = SafetensorsHeader.longest
+        guard header.count <= SafetensorsFile.longestHeader + SafetensorsHeader.lengthByteCount
+        else {
+            let limit = SafetensorsFile.longestHeader
             throw .cannotWrite(path: path, reason: "its header would exceed \(limit) bytes")
         }
     }

@@ -5,12 +5,13 @@ package import Tensors
 /// The data part starts at a multiple of 8 bytes; in it wider element types come first and names
 /// are in order within a type, so every tensor starts at a multiple of its element's size.
 package struct SafetensorsWriter {
-    private var metadata: [String: String]
+    /// Free-form text for `__metadata__`, which is left out when there is none.
+    package var metadata: [String: String]
     private var tensors: [String: Tensor] = [:]
 
     /// Starts with no tensors.
     ///
-    /// - Parameter metadata: Free-form text for `__metadata__`; left out when empty.
+    /// - Parameter metadata: Free-form text for `__metadata__`.
     package init(metadata: [String: String] = [:]) {
         self.metadata = metadata
     }
@@ -54,20 +55,20 @@ package struct SafetensorsWriter {
     /// - Parameters:
     ///   - path: Path of the new file; its folder exists.
     ///   - isOverwriting: Whether a file at `path` is replaced.
+    ///   - isPrivate: Whether only the user may read the file.
     /// - Throws: `.exists` where a file is not to be overwritten, `.cannotWrite` for all that the
     ///   system refuses.
-    package func write(to path: String, overwriting isOverwriting: Bool = false)
-        throws(CheckpointError)
-    {
-        let inOrder = tensors.sorted {
-            ($1.value.elementType.byteCount, $0.key) < ($0.value.elementType.byteCount, $1.key)
-        }
+    package func write(
+        to path: String,
+        overwriting isOverwriting: Bool = false,
+        isPrivate: Bool = false
+    ) throws(CheckpointError) {
         let layout = SafetensorsLayout(
             inOrder.map { .init($0.key, $0.value.elementType, $0.value.shape) },
             metadata: metadata
         )
         try layout.checkHeader(path)
-        let file = try NewFile(path: path, overwriting: isOverwriting)
+        let file = try NewFile(path: path, overwriting: isOverwriting, isPrivate: isPrivate)
         try layout.header.span.withUnsafeBytes { bytes throws(CheckpointError) in
             try file.write(bytes)
         }
@@ -75,5 +76,21 @@ package struct SafetensorsWriter {
             try file.write(UnsafeRawBufferPointer(start: tensor.address, count: tensor.byteCount))
         }
         try file.finish()
+    }
+
+    /// The digest that `SafetensorsFile.dataDigest()` gives for the file.
+    package var dataDigest: String {
+        var hash = SHA256()
+        for (_, tensor) in inOrder where tensor.count > 0 {
+            hash.update(UnsafeRawBufferPointer(start: tensor.address, count: tensor.byteCount))
+        }
+        return "sha256:" + hash.digest()
+    }
+
+    /// The tensors in the order of the data part.
+    private var inOrder: [(key: String, value: Tensor)] {
+        tensors.sorted {
+            ($1.value.elementType.byteCount, $0.key) < ($0.value.elementType.byteCount, $1.key)
+        }
     }
 }

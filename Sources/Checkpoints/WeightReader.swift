@@ -145,8 +145,16 @@ package final class WeightReader {
     ///   - name: Name below the reader's prefix, which ends in `weight`.
     ///   - rows: Outputs of the layer, or entries of the table.
     ///   - columns: Inputs of the layer, or the width of the table.
+    ///   - storedShape: Shape in the file where it has more axes after the rows, such as that of a
+    ///     convolution's kernels.
     /// - Returns: The matrix; after a problem zeros that must not be written to, as from `tensor`.
-    package func weightMatrix(_ name: String, _ rows: Int, _ columns: Int) -> WeightMatrix {
+    package func weightMatrix(
+        _ name: String,
+        _ rows: Int,
+        _ columns: Int,
+        storedAs storedShape: [Int]? = nil
+    ) -> WeightMatrix {
+        let shape = storedShape ?? [rows, columns]
         let officialName = prefix + name
         let name = rename(officialName)
         var placeholder: WeightMatrix { WeightMatrix(Placeholder.tensor([rows, columns])) }
@@ -163,13 +171,13 @@ package final class WeightReader {
             return placeholder
         }
         var problems = weight.problems
-        if weight.record.shape != [rows, columns] {
+        if weight.record.shape != shape {
             problems.append(
                 .misshapen(
                     tensor: shownName,
                     file: file,
                     found: weight.record.shape,
-                    expected: [[rows, columns]]
+                    expected: [shape]
                 )
             )
         }

@@ -80,35 +80,41 @@ package enum ConvolutionResult: Sendable {
 }
 
 extension Operators {
-    /// 3×3 convolution with one pixel of zero padding, optionally after nearest upsampling.
+    /// 3×3 convolution with one pixel of zero padding, optionally after nearest upsampling, or to
+    /// half the size.
     ///
     /// - Parameters:
     ///   - source: The rows that the output reads, of the weights' `inputType`; rows outside the
     ///     image count as zero.
     ///   - weights: The packed kernel.
     ///   - upsampling: 1, or 2 to double the source by repeating pixels first.
+    ///   - stride: 1; or 2, without upsampling: output row r then reads rows 2r to 2r + 2, so the
+    ///     padding is at the bottom and, of columns, on the right.
     ///   - rows: Output rows to compute, counted in the output image.
-    ///   - y: `[rows, width · upsampling, outputChannels]`; must not overlap the source.
+    ///   - y: `[rows, width · upsampling / stride, outputChannels]`; must not overlap the source.
     ///   - result: What becomes of the pixels.
     package func convolution(
         _ source: ImageRows,
         _ weights: ConvolutionWeights,
         upsampling: Int = 1,
+        stride: Int = 1,
         rows: Range<Int>,
         into y: Tensor,
         _ result: ConvolutionResult = .pixels
     ) {
+        precondition(stride == 1 || (stride == 2 && upsampling == 1))
         let width = source.tensor.shape[1]
+        let outputWidth = width * upsampling / stride
         let needed =
             max(
                 0,
-                (rows.lowerBound - 1) / upsampling
-            )..<min(source.imageHeight, rows.upperBound / upsampling + 1)
+                (rows.lowerBound * stride + stride - 2) / upsampling
+            )..<min(source.imageHeight, rows.upperBound * stride / upsampling + 1)
         precondition(source.firstRow <= needed.lowerBound || rows.isEmpty)
         precondition(source.firstRow + source.tensor.rows >= needed.upperBound || rows.isEmpty)
         precondition(source.tensor.shape[2] == weights.inputChannels)
         precondition(source.tensor.elementType == weights.inputType)
-        precondition(y.shape == [rows.count, width * upsampling, weights.outputChannels])
+        precondition(y.shape == [rows.count, outputWidth, weights.outputChannels])
 
         let image = convolved_image(
             first_row: source.firstRow,
@@ -116,10 +122,11 @@ extension Operators {
             height: source.imageHeight,
             width: width,
             channels: weights.inputChannels,
-            upsampling: upsampling
+            upsampling: upsampling,
+            stride: stride
         )
-        let pixels = rows.count * width * upsampling
-        let start = rows.lowerBound * width * upsampling
+        let pixels = rows.count * outputWidth
+        let start = rows.lowerBound * outputWidth
         let block = Int(convolution_pixels)
         parallelTasks((pixels + block - 1) / block) { index, worker in
             let range = index * block..<min((index + 1) * block, pixels)

@@ -43,16 +43,45 @@ package struct RowNorm: Sendable {
     }
 }
 
-/// Root-mean-square norm of every head, then rotary embedding.
-package struct HeadNorm: Sendable {
-    /// `[headSize]`.
+/// Norm of each row's deviation from its mean.
+///
+/// y = (x − mean x) / √(variance x + ε) ⊙ weight + bias.
+package struct LayerNorm: Sendable {
+    /// `[width]`.
     let weight: Tensor
+    /// `[width]`.
+    let bias: Tensor
+    /// ε.
+    let epsilon: Float
+
+    /// Combines the parts.
+    package init(weight: Tensor, bias: Tensor, epsilon: Float) {
+        precondition(weight.count == bias.count)
+        (self.weight, self.bias, self.epsilon) = (weight, bias, epsilon)
+    }
+
+    /// Norms groups of as many elements as the weight has: `[groups, width]`; y may be x.
+    func apply(
+        _ y: UnsafeMutablePointer<Float>,
+        _ x: UnsafePointer<Float>,
+        groups: Int,
+        _ table: kernel_table
+    ) {
+        table.layer_norm(y, x, weight.floats, bias.floats, groups, weight.count, epsilon)
+    }
+}
+
+/// Root-mean-square norm of every head, if wanted, then rotary embedding.
+package struct HeadNorm: Sendable {
+    /// `[headSize]`; nil for no norm.
+    let weight: Tensor?
     /// How the weight is stored.
     let stored: NormWeight
     /// Added to the mean square.
     let epsilon: Float
     /// Angles of each row; nil leaves the heads unrotated.
     let rotary: RotaryTable?
+    let headSize: Int
 
     /// Combines the parts.
     package init(weight: Tensor, stored: NormWeight, epsilon: Float, rotary: RotaryTable?) {
@@ -61,9 +90,15 @@ package struct HeadNorm: Sendable {
         self.stored = stored
         self.epsilon = epsilon
         self.rotary = rotary
+        headSize = weight.count
     }
 
-    var headSize: Int { weight.count }
+    /// Heads that are rotated alone.
+    package init(rotating rotary: RotaryTable) {
+        (weight, stored, epsilon) = (nil, .plain, 0)
+        self.rotary = rotary
+        headSize = 2 * rotary.cosine.rowCount
+    }
 
     /// Applies it in place to some columns of whole heads: `[rows, columns]`.
     func apply(
@@ -81,7 +116,7 @@ package struct HeadNorm: Sendable {
             rows: rows.count,
             heads: columns.count / headSize,
             head_size: headSize,
-            weight: UnsafePointer(weight.floats),
+            weight: weight.map { UnsafePointer($0.floats) },
             offset: stored.offset,
             epsilon: epsilon,
             cosine: rotary.map { UnsafePointer($0.cosine.floats + angles) },
@@ -154,6 +189,16 @@ extension Operators {
         }
     }
 
+    /// Norms each group of `norm`'s width in x: `[rows, groups · width]`; y is like x, and may be x.
+    package func layerNorm(_ x: Tensor, _ norm: LayerNorm, into y: Tensor) {
+        let width = norm.weight.count
+        precondition(x.count == y.count && x.count.isMultiple(of: width))
+        parallelRows(x.count / width, grain: grain(width)) { rows in
+            let first = rows.lowerBound * width
+            norm.apply(y.floats + first, x.floats + first, groups: rows.count, table)
+        }
+    }
+
     /// Norms and rotates every head of x in place: `[tokens, heads · headSize]`, float32.
     package func headNorm(_ x: Tensor, _ norm: HeadNorm) {
         let width = x.rowCount
@@ -221,6 +266,13 @@ extension Operators {
     package func geluTanh(_ x: Tensor) {
         parallelRows(x.count, grain: 16384) { range in
             table.gelu_tanh(x.floats + range.lowerBound, range.count)
+        }
+    }
+
+    /// The exact form of GELU, x Φ(x), in place.
+    package func gelu(_ x: Tensor) {
+        parallelRows(x.count, grain: 16384) { range in
+            table.gelu(x.floats + range.lowerBound, range.count)
         }
     }
 

@@ -1,6 +1,14 @@
 import CKernels
 package import Tensors
 
+/// What is done with each element of a layer's result.
+package enum Activation: Sendable {
+    /// The tanh form of GELU.
+    case geluTanh
+    /// The exact form of GELU.
+    case gelu
+}
+
 /// One linear layer: x wᵀ + bias, and what becomes of it.
 package struct LinearLayer: Sendable {
     /// What becomes of the products.
@@ -13,6 +21,8 @@ package struct LinearLayer: Sendable {
         case residual(Tensor, gate: Tensor?)
         /// Become heads, normed and rotated: `[rows, heads · headSize]`, float32 or bfloat16.
         case heads(Tensor, HeadNorm)
+        /// Replace the rows of a tensor, after an activation: float32 or bfloat16.
+        case activated(Tensor, Activation)
         /// Are multiplied, after silu, by the products with another matrix.
         case siluProduct(Tensor, WeightMatrix)
     }
@@ -26,16 +36,38 @@ package struct LinearLayer: Sendable {
         self.init(weight, bias, .rows(y))
     }
 
-    /// Adds the products to the rows of `x`; a gate `[outputs]` multiplies them first.
-    package init(_ weight: WeightMatrix, addingTo x: Tensor, gate: Tensor? = nil) {
-        precondition(gate.map { $0.count == weight.rows } ?? true)
-        self.init(weight, nil, .residual(x, gate: gate))
+    /// Writes an activation of the products, plus a bias `[outputs]`, into `y`.
+    package init(
+        _ weight: WeightMatrix,
+        bias: Tensor?,
+        activation: Activation,
+        into y: Tensor
+    ) {
+        self.init(weight, bias, .activated(y, activation))
     }
 
-    /// Norms and rotates each head of the products, and writes them into `y`.
-    package init(_ weight: WeightMatrix, heads norm: HeadNorm, into y: Tensor) {
+    /// Adds the products, plus a bias `[outputs]`, to the rows of `x`; a gate `[outputs]` multiplies
+    /// them first.
+    package init(
+        _ weight: WeightMatrix,
+        bias: Tensor? = nil,
+        addingTo x: Tensor,
+        gate: Tensor? = nil
+    ) {
+        precondition(gate.map { $0.count == weight.rows } ?? true)
+        self.init(weight, bias, .residual(x, gate: gate))
+    }
+
+    /// Norms and rotates each head of the products, plus a bias `[outputs]`, and writes them into
+    /// `y`.
+    package init(
+        _ weight: WeightMatrix,
+        bias: Tensor? = nil,
+        heads norm: HeadNorm,
+        into y: Tensor
+    ) {
         precondition(weight.rows.isMultiple(of: norm.headSize), "heads of \(norm.headSize)")
-        self.init(weight, nil, .heads(y, norm))
+        self.init(weight, bias, .heads(y, norm))
     }
 
     /// Writes silu(x gateᵀ) ⊙ (x upᵀ) into `y`.
@@ -59,7 +91,7 @@ package struct LinearLayer: Sendable {
     var output: Tensor {
         switch result {
         case .rows(let y), .sum(let y), .residual(let y, _), .heads(let y, _),
-            .siluProduct(let y, _):
+            .activated(let y, _), .siluProduct(let y, _):
             y
         }
     }

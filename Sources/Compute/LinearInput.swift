@@ -5,6 +5,7 @@ package import Tensors
 package struct LinearInput: Sendable {
     let rows: Tensor
     var norm: RowNorm?
+    var layerNorm: LayerNorm?
     var gate: Tensor?
 
     /// The rows as they are: `[rows, k]`, float32 or bfloat16.
@@ -13,6 +14,12 @@ package struct LinearInput: Sendable {
     /// Rows that are normed first; float32.
     package static func normed(_ rows: Tensor, _ norm: RowNorm) -> LinearInput {
         LinearInput(rows: rows, norm: norm)
+    }
+
+    /// Rows whose every group of as many elements as the norm has is normed first; float32.
+    package static func layerNormed(_ rows: Tensor, _ norm: LayerNorm) -> LinearInput {
+        precondition(rows.rowCount.isMultiple(of: norm.weight.count))
+        return LinearInput(rows: rows, layerNorm: norm)
     }
 
     /// Rows that are multiplied by the sigmoid of `gate`, which is like them.
@@ -163,6 +170,8 @@ extension Operators {
                 norm.stored.offset,
                 norm.epsilon
             )
+        } else if let norm = input.layerNorm {
+            norm.apply(target, x.floats, groups: x.count / norm.weight.count, table)
         } else if x.elementType == .float32, input.gate == nil {
             return UnsafePointer(x.floats)
         } else {

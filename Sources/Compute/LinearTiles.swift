@@ -160,6 +160,14 @@ extension Operators {
                 table
             )
             block.store(y, table)
+        case .activated(let y, let activation):
+            for row in block.indices {
+                switch activation {
+                case .geluTanh: table.gelu_tanh(block.row(row), block.columns.count)
+                case .gelu: table.gelu(block.row(row), block.columns.count)
+                }
+            }
+            block.store(y, table)
         case .siluProduct(let y, _):
             for row in block.indices {
                 table.silu_multiply(block.row(row), block.otherRow(row), block.columns.count)

@@ -32,6 +32,8 @@ package final class Operators {
     package static let largestNormedHead = Workspace.tileColumns
     /// Longest head that attention accepts.
     package static let largestHeadSize = 1024
+    /// Longest head that attention with groups accepts.
+    package static let largestGroupedHead = 256
 
     /// Prepares scratch memory, which becomes resident as it is used.
     ///

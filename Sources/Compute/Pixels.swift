@@ -59,6 +59,19 @@ extension ImageRows {
         }
     }
 
+    /// Takes the rows from a picture of bytes, 0 as -1 and 255 as 1.
+    ///
+    /// Source: diffusers 0.42.1, `VaeImageProcessor.pil_to_numpy` and `normalize`.
+    ///
+    /// - Parameter bytes: `[imageHeight, width, channels]`.
+    package func fill(fromBytes bytes: [UInt8]) {
+        precondition(bytes.count == imageHeight * tensor.rowCount)
+        let (target, first) = (tensor.floats, firstRow * tensor.rowCount)
+        for index in 0..<tensor.count {
+            target[index] = 2 * (Float(bytes[first + index]) / 255) - 1
+        }
+    }
+
     /// Writes the rows into a picture of bytes, -1 as 0 and 1 as 255, rounded half to even.
     ///
     /// Source: diffusers 0.42.1, `VaeImageProcessor.denormalize` and `numpy_to_pil`.

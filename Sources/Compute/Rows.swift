@@ -11,16 +11,48 @@ extension Operators {
     package func gather(_ matrix: WeightMatrix, _ ids: [Int], into y: Tensor) {
         let width = matrix.columns
         precondition(y.shape == [ids.count, width], "\(y.shape) from \(matrix.elements.shape)")
-        for (row, id) in ids.enumerated() {
-            let target = y.floats + row * width
-            let source = matrix.elements.row(id)
-            table.widen(target, source.address, source.kernelType, width)
-            if let scale = matrix.scale {
-                let factor = scale.floats[scale.count == 1 ? 0 : id]
-                for column in 0..<width { target[column] *= factor }
+        for (row, id) in ids.enumerated() { widenRow(matrix, id, into: y.floats + row * width) }
+    }
+
+    /// y[i] += Σ_t weight[t] · matrix[id[t]] over the terms t of row i.
+    ///
+    /// - Parameters:
+    ///   - matrix: `[entries, width]`, of any type that weights are stored in; a row fits into a
+    ///     linear layer.
+    ///   - terms: For each row of y, entries to take, each below `entries`, and their weights.
+    ///   - y: `[terms.count, width]`, float32.
+    package func gather(
+        _ matrix: WeightMatrix,
+        _ terms: [[(id: Int, weight: Float)]],
+        addingTo y: Tensor
+    ) {
+        let width = matrix.columns
+        precondition(y.shape == [terms.count, width] && width <= Self.longestRow, "\(y.shape)")
+        parallelTasks(terms.count) { row, worker in
+            let (entry, sum) = workspace(worker).rows
+            for column in 0..<width { sum[column] = 0 }
+            for term in terms[row] {
+                widenRow(matrix, term.id, into: entry)
+                for column in 0..<width { sum[column] += term.weight * entry[column] }
             }
-            if let rotation = matrix.rotation { table.rotate(target, width, rotation) }
+            let target = y.floats + row * width
+            for column in 0..<width { target[column] += sum[column] }
         }
+    }
+
+    /// One row of a stored matrix, in float32.
+    private func widenRow(
+        _ matrix: WeightMatrix,
+        _ id: Int,
+        into target: UnsafeMutablePointer<Float>
+    ) {
+        let (width, source) = (matrix.columns, matrix.elements.row(id))
+        table.widen(target, source.address, source.kernelType, width)
+        if let scale = matrix.scale {
+            let factor = scale.floats[scale.count == 1 ? 0 : id]
+            for column in 0..<width { target[column] *= factor }
+        }
+        if let rotation = matrix.rotation { table.rotate(target, width, rotation) }
     }
 
     /// y[r] = Σ_i weight[i] · x[r, i].

@@ -118,6 +118,19 @@ extension Tensor {
         Array(UnsafeBufferPointer(start: floats, count: count))
     }
 
+    /// A copy of the elements as numbers of a Swift type that has as many bytes; for few of them.
+    package func values<Element: FixedWidthInteger & BitwiseCopyable>(
+        as type: Element.Type
+    ) -> [Element] {
+        precondition(MemoryLayout<Element>.stride == elementType.byteCount, "\(elementType)")
+        return (0..<count).map {
+            address.loadUnaligned(
+                fromByteOffset: $0 * MemoryLayout<Element>.stride,
+                as: Element.self
+            )
+        }
+    }
+
     /// Overwrites all float32 elements.
     ///
     /// - Parameter elements: Row-major values, as many as the tensor holds.

@@ -27,6 +27,12 @@ struct SHA256Tests {
         #expect(digest([Array(message.utf8)]) == expected)
     }
 
+    @Test func joinsPieces() {
+        let pieces = ["", "ab", "", "c"].map { Array($0.utf8) }
+        #expect(hexDigest(of: pieces) == digest([Array("abc".utf8)]))
+        #expect(hexDigest(of: []) == digest([]))
+    }
+
     @Test func agreesOnAHundredThousandLetters() {
         // The standard's third example is ten times as long; this value is coreutils'.
         let message = [UInt8](repeating: UInt8(ascii: "a"), count: 100_000)

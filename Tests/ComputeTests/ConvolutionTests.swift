@@ -10,22 +10,24 @@ struct ConvolutionCase {
     var width: Int
     var height: Int
     var upsampling = 1
+    var stride = 1
     var adding = false
 
-    /// Channels around the vectors and the packed blocks, odd widths, with and without upsampling.
+    /// Channels around the vectors and the packed blocks, odd widths, doubled, as they are, halved.
     static let sweep: [ConvolutionCase] = {
         let channels = [1, 3, 5, 16, 33].flatMap { inputs in
             [1, 3, 5, 16, 33].map { (inputs, $0) }
         }
         return channels.enumerated().flatMap { index, channels in
-            [(1, 1), (1, 5), (5, 1), (7, 5), (33, 7)].flatMap { width, height in
-                [1, 2].map {
+            [(1, 1), (1, 5), (5, 1), (4, 3), (7, 5), (33, 7)].flatMap { width, height in
+                [(1, 1), (2, 1), (1, 2)].filter { $1 == 1 || min(width, height) > 1 }.map {
                     ConvolutionCase(
                         inputs: channels.0,
                         outputs: channels.1,
                         width: width,
                         height: height,
                         upsampling: $0,
+                        stride: $1,
                         adding: index & 1 == 1
                     )
                 }
@@ -33,7 +35,9 @@ struct ConvolutionCase {
         }
     }()
 
-    var outputShape: [Int] { [height * upsampling, width * upsampling, outputs] }
+    var outputShape: [Int] {
+        [height * upsampling / stride, width * upsampling / stride, outputs]
+    }
 
     struct Arrays {
         let image: Tensor
@@ -58,7 +62,8 @@ struct ConvolutionCase {
             ImageRows(arrays.image, firstRow: 0, imageHeight: height),
             ConvolutionWeights(arrays.kernel, bias: arrays.bias, for: operators),
             upsampling: upsampling,
-            rows: 0..<height * upsampling,
+            stride: stride,
+            rows: 0..<outputShape[0],
             into: arrays.output,
             adding ? .sum : .pixels
         )
@@ -73,10 +78,11 @@ struct ConvolutionCase {
             let (column, row) = (i / outputs % outputShape[1], i / outputs / outputShape[1])
             var sum = Double(arrays.bias.floats[i % outputs])
             for tap in 0..<9 {
-                let (y, x) = (row + tap / 3 - 1, column + tap % 3 - 1)
-                guard (0..<outputShape[0]).contains(y), (0..<outputShape[1]).contains(x) else {
-                    continue
-                }
+                // Padding on all sides, or at the bottom and on the right alone.
+                let first = stride == 1 ? -1 : 0
+                let (y, x) = (row * stride + first + tap / 3, column * stride + first + tap % 3)
+                guard (0..<height * upsampling).contains(y), (0..<width * upsampling).contains(x)
+                else { continue }
                 let pixel = (y / upsampling * width + x / upsampling) * inputs
                 let weight = (i % outputs * 9 + tap) * inputs
                 for c in 0..<inputs { sum += image[pixel + c] * kernel[weight + c] }
@@ -109,29 +115,34 @@ struct ConvolutionTests {
         }
     }
 
-    @Test(arguments: allLevels, [1, 2])
-    func rowsFromPartOfTheImageAreTheSame(level: String, upsampling: Int) throws {
+    @Test(arguments: allLevels, [(1, 1), (2, 1), (1, 2)])
+    func rowsFromPartOfTheImageAreTheSame(level: String, scale: (Int, Int)) throws {
         let operators = try operators(level)
+        let (upsampling, stride) = scale
         let sizes = ConvolutionCase(
             inputs: 5,
             outputs: 33,
             width: 13,
             height: 9,
-            upsampling: upsampling
+            upsampling: upsampling,
+            stride: stride
         )
         let (whole, arrays) = (sizes.run(operators), sizes.arrays())
         let weights = ConvolutionWeights(arrays.kernel, bias: arrays.bias, for: operators)
         for first in 0..<whole.rows {
             for end in first + 1...whole.rows {
                 // Only the source rows that the output rows read.
-                let needed = max(0, first - 1) / upsampling...min(whole.rows - 1, end) / upsampling
+                let before = stride == 1 ? 1 : 0
+                let last = min(9 * upsampling - 1, end * stride) / upsampling
+                let needed = max(0, first * stride - before) / upsampling...last
                 let part = Tensor(guarded: [needed.count, 13, 5])
                 part.copy(from: arrays.image.rows(Range(needed)))
-                let output = Tensor(guarded: [end - first, 13 * upsampling, 33])
+                let output = Tensor(guarded: [end - first, 13 * upsampling / stride, 33])
                 operators.convolution(
                     ImageRows(part, firstRow: needed.lowerBound, imageHeight: 9),
                     weights,
                     upsampling: upsampling,
+                    stride: stride,
                     rows: first..<end,
                     into: output
                 )

@@ -194,7 +194,8 @@ struct PairConvolutionTests {
                 ImageRows(image, firstRow: 0, imageHeight: sizes.height),
                 ConvolutionWeights(kernel, bias: arrays.bias, for: operators),
                 upsampling: sizes.upsampling,
-                rows: 0..<sizes.height * sizes.upsampling,
+                stride: sizes.stride,
+                rows: 0..<sizes.outputShape[0],
                 into: output,
                 result
             )

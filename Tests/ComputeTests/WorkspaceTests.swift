@@ -95,7 +95,8 @@ struct WorkspaceTests {
                 height: 2,
                 width: count,
                 channels: 33,
-                upsampling: 1
+                upsampling: 1,
+                stride: 1
             ),
             w: UnsafePointer(packed.floats),
             columns: 5,
@@ -141,7 +142,8 @@ struct WorkspaceTests {
             scale: 1 / Float(headSize).squareRoot(),
             causal: false,
             first_position: 0,
-            log_sums: nil
+            log_sums: nil,
+            key_logs: nil
         )
         withExtendedLifetime((query, key, workspace)) { table.attend(&task, workspace.floats) }
         expectIdentical(query, expected)
@@ -175,7 +177,9 @@ struct WorkspaceTests {
                 scale: 1,
                 causal: false,
                 first_position: 0,
-                log_sums: nil
+                log_sums: nil,
+                key_logs: nil,
+                exact: nil
             )
             pairs.attend(&task, workspace.floats)
         }
@@ -193,7 +197,10 @@ struct WorkspaceTests {
             let attention =
                 (2 * Operators.largestHeadSize + Int(attention_keys)) * table.query_panel
             #expect(Workspace.laneCount >= attention)
+            let grouped = 2 * (Operators.largestGroupedHead + 1)
+            #expect(Workspace.sumCount >= grouped * table.query_panel)
             guard let pairs = table.pairs?.pointee else { continue }
+            #expect(Workspace.sumCount >= grouped * pairs.queries)
             let depth = 3 * (Operators.largestHeadSize + 8) / 2 + Int(attention_keys)
             #expect(Workspace.laneCount >= depth * pairs.queries)
             let columns = whole(Operators.largestHeadSize, pairs.channel_panel)

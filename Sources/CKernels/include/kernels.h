@@ -80,17 +80,20 @@ typedef struct {
     void (*saturate)(void *sums, uint32_t x, uint32_t w, size_t rounds);
 } product_kernels;
 
-/// The rows of an image that a 3×3 convolution with zero padding of one pixel reads.
+/// The rows of an image that a 3×3 convolution reads.
 ///
 /// The image may be seen through nearest-neighbour upsampling, which is index arithmetic here.
 typedef struct {
     /// Rows `first_row` ..< `first_row + row_count` of the image: [rows, width, channels].
     size_t first_row, row_count;
-    /// Size of the image; the output is `upsampling` times as large. Rows outside the image are
-    /// zero; rows inside it that an output pixel needs must be there.
+    /// Size of the image; the output is `upsampling` times as large and `stride` times as small.
+    /// Rows outside the image are zero; rows inside it that an output pixel needs must be there.
     size_t height, width, channels;
     /// 1, or 2 for nearest-neighbour upsampling before the convolution.
     size_t upsampling;
+    /// 1, with zero padding of one pixel on all sides; or 2, with padding at the bottom and on the
+    /// right alone: output pixel (r, c) then reads rows 2r to 2r + 2 and columns 2c to 2c + 2.
+    size_t stride;
 } convolved_image;
 
 /// Consecutive output pixels of a 3×3 convolution.
@@ -143,6 +146,8 @@ typedef struct {
     size_t first_position;
     /// Receives the logarithm of each query's sum of exponentials: [queries]; NULL for none.
     float *_Nullable log_sums;
+    /// Added to the scores, the logarithm of how often each key counts: [keys]; NULL for once.
+    const float *_Nullable key_logs;
 } attention_task;
 
 /// The same in bfloat16, up to `pair_queries` queries, with keys and values packed by `pack_keys`.
@@ -158,15 +163,41 @@ typedef struct {
     bool causal;
     size_t first_position;
     float *_Nullable log_sums;
+    const float *_Nullable key_logs;
+    /// Receives the result in float32, and o nothing: [queries, head_size]; NULL for none.
+    float *_Nullable exact;
 } pair_attention_task;
 
-/// Root-mean-square norm of each head, then rotary embedding, in place.
+/// What a group of keys does to attention over other keys, the base.
+///
+/// With r the group's sum of exponentials by the base's, at most e^80, and f = r / (1 + r), the
+/// share that the group would have in a softmax over both.
+typedef struct {
+    /// Sums over the groups of a family so far: of w f (group − base), [queries, head_size]; of
+    /// |w| f and of |w| r, [queries].
+    float *displacements;
+    float *shares;
+    float *odds;
+    /// Attention over the base alone and over the group alone, [queries, head_size], and the
+    /// logarithms of their sums of exponentials, [queries].
+    const float *base;
+    const float *base_log_sums;
+    const float *group;
+    const float *group_log_sums;
+    size_t queries, head_size;
+    /// Weight w of the group, and the logarithm of what its sums of exponentials are multiplied by.
+    float weight, log_mass;
+    /// Sums w r (group − base) and |w| r instead of w f (group − base) and |w| f.
+    bool by_mass;
+} displacement_task;
+
+/// Root-mean-square norm of each head, if wanted, then rotary embedding, in place.
 typedef struct {
     /// [rows, heads, head_size], rows `stride` apart.
     float *x;
     size_t stride, rows, heads, head_size;
-    /// [head_size]; the factor is offset + weight.
-    const float *weight;
+    /// [head_size]; the factor is offset + weight. NULL for no norm.
+    const float *_Nullable weight;
     float offset, epsilon;
     /// [rows, head_size / 2], or NULL for no rotation.
     const float *_Nullable cosine;
@@ -242,6 +273,17 @@ typedef struct __attribute__((swift_attr("@Sendable"))) {
     /// The same in bfloat16, or NULL where the level has no products of it.
     const pair_kernels *_Nullable pairs;
 
+    /// Adds a group to the sums of its family; see `displacement_task`.
+    void (*displace)(const displacement_task *task);
+
+    /// result += min(1, C / A) · displacements, with A = shares and C = odds / (1 + odds), which is
+    /// what the groups' share would be if their masses were multiplied by |w|; with `by_mass`,
+    /// result += displacements / (1 + odds).
+    ///
+    /// result: [queries, head_size]; the others as in `displacement_task`.
+    void (*add_displacements)(float *result, const float *displacements, const float *shares,
+                              const float *odds, size_t queries, size_t head_size, bool by_mass);
+
     /// y[r] = x[r] · 1/sqrt(mean(x[r]²) + epsilon) · (offset + weight), then, unless scale is
     /// NULL, y[r] = (1 + scale) · y[r] + shift.
     ///
@@ -249,6 +291,12 @@ typedef struct __attribute__((swift_attr("@Sendable"))) {
     void (*rms_norm)(float *y, const float *x, const float *weight, const float *_Nullable scale,
                      const float *_Nullable shift, size_t rows, size_t width, float offset,
                      float epsilon);
+
+    /// y[r] = (x[r] − mean x[r]) · 1/sqrt(variance x[r] + epsilon) · weight + bias.
+    ///
+    /// x, y: [rows, width], may be the same memory. weight, bias: [width].
+    void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias,
+                       size_t rows, size_t width, float epsilon);
 
     /// See `head_norm_task`.
     void (*head_norm)(const head_norm_task *task);
@@ -267,6 +315,9 @@ typedef struct __attribute__((swift_attr("@Sendable"))) {
 
     /// x[i] = 0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))).
     void (*gelu_tanh)(float *x, size_t count);
+
+    /// x[i] = 0.5 x (1 + erf(x / sqrt(2))).
+    void (*gelu)(float *x, size_t count);
 
     /// x[r] += gate · y[r]; gate: [width], or NULL for 1.
     void (*gated_add)(float *x, const float *y, const float *_Nullable gate, size_t rows,

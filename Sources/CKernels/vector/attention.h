@@ -37,6 +37,13 @@ static void score_keys(float *scores, const attention_task *t, const float *quer
     }
 }
 
+/// Adds the logarithms of how often keys count.
+static void add_key_logs(float *scores, const float *logs, size_t count) {
+    for (size_t key = 0; key < count; key++, scores += query_panel)
+        for (size_t j = 0; j < query_panel; j += LANES)
+            store(scores + j, load(scores + j) + logs[key]);
+}
+
 /// Hides the keys after each query.
 static void mask_later_keys(float *scores, const attention_task *t, size_t first, size_t count) {
     for (size_t key = 0; key < count; key++)
@@ -77,6 +84,7 @@ static void attend(const attention_task *t, float *workspace) {
     for (size_t first = 0; first < keys; first += attention_keys) {
         size_t count = smaller(attention_keys, keys - first);
         score_keys(scores, t, queries, first, count);
+        if (t->key_logs) add_key_logs(scores, t->key_logs + first, count);
         if (t->causal && first + count > t->first_position)
             mask_later_keys(scores, t, first, count);
 

@@ -100,6 +100,12 @@ static void score_pairs(float *scores, const pair_attention_task *t, const uint3
     for (size_t key = 0; key < count; key += pair_keys) {
         vector sums[pair_keys][3] = {};
         accumulate_pairs(sums, keys + key * pairs(t->head_size), queries, pairs(t->head_size));
+        // Before they are scaled.
+        if (t->key_logs)
+            UNROLL for (size_t r = 0; r < pair_keys; r++) {
+                float log = t->key_logs[first + smaller(key + r, count - 1)] / t->scale;
+                UNROLL for (size_t j = 0; j < 3; j++) sums[r][j] += log;
+            }
         float *target = scores + key * pair_panel;
         bool all = key + pair_keys <= count &&
                    (!t->causal || first + key + pair_keys <= position + 1);
@@ -157,7 +163,7 @@ static void add_pairs(float *sums, const uint32_t *values, const uint32_t *weigh
     }
 }
 
-/// Writes sums / total as rows of bfloat16.
+/// Writes sums / total as rows of bfloat16, or of float32.
 static void write_queries(const pair_attention_task *t, size_t first, const float *sums,
                           const softmax_state *state) {
     size_t queries = smaller(pair_panel, t->queries - first);
@@ -170,8 +176,13 @@ static void write_queries(const pair_attention_task *t, size_t first, const floa
                 v[r] = load(sums + (d + r) * pair_panel + j * LANES) * inverse;
             transpose(v);
             for (size_t r = 0; r < LANES && j * LANES + r < queries; r++) {
+                size_t query = first + j * LANES + r;
+                if (t->exact) {
+                    store_partial(t->exact + query * t->head_size + d, v[r], count);
+                    continue;
+                }
                 __m256bh row = _mm512_cvtneps_pbh((__m512)v[r]);
-                memcpy(t->o + (first + j * LANES + r) * t->o_stride + d, &row, 2 * count);
+                memcpy(t->o + query * t->o_stride + d, &row, 2 * count);
             }
         }
         for (size_t r = 0; t->log_sums && r < LANES && j * LANES + r < queries; r++)

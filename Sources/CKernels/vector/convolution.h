@@ -56,7 +56,7 @@ static void multiply_block(float *y, size_t y_stride, const float *a, size_t row
 /// pixels into a panel [count][ROWS].
 static void gather_panel(float *panel, const convolution_task *t, size_t pixel, size_t pixels,
                          size_t first, size_t count) {
-    size_t width = t->image.width * t->image.upsampling, channels = t->image.channels;
+    size_t width = output_width(&t->image), channels = t->image.channels;
     for (size_t i = 0; i < count;) {
         size_t tap = (first + i) / channels, channel = (first + i) % channels;
         size_t length = smaller(channels - channel, count - i);

@@ -41,7 +41,7 @@ static void convolve_pairs(const pair_convolution_task *t, void *workspace) {
     // Pixels past the end of the last group repeat the last one.
     size_t groups = (t->count + pixel_group - 1) / pixel_group, step = groups * pixel_group;
     const uint16_t *taps[9 * convolution_pixels];
-    size_t width = t->image.width * t->image.upsampling;
+    size_t width = output_width(&t->image);
     for (size_t i = 0; i < step; i++) {
         size_t pixel = t->first_pixel + smaller(i, t->count - 1);
         for (size_t tap = 0; tap < 9; tap++) {

@@ -26,13 +26,38 @@ static void rms_norm(float *y, const float *x, const float *weight, const float 
     }
 }
 
+/// Sum of x [width].
+INLINE float sum_of(const float *x, size_t width) {
+    vector sums = {};
+    for (size_t i = 0; i < width; i += LANES) sums += load_partial(x + i, width - i);
+    return sum_of_lanes(sums);
+}
+
+static void layer_norm(float *y, const float *x, const float *weight, const float *bias,
+                       size_t rows, size_t width, float epsilon) {
+    for (size_t row = 0; row < rows; row++, x += width, y += width) {
+        vector mean = broadcast(sum_of(x, width) / (float)width);
+        // What is stored ends with the row, so that padding adds nothing to the squares.
+        for (size_t i = 0; i < width; i += LANES)
+            store_partial(y + i, load_partial(x + i, width - i) - mean, width - i);
+        float inverse = 1 / sqrtf(sum_of_squares(y, width) / (float)width + epsilon);
+        for (size_t i = 0; i < width; i += LANES) {
+            size_t left = width - i;
+            vector v = load_partial(y + i, left) * inverse;
+            v = multiply_add(v, load_partial(weight + i, left), load_partial(bias + i, left));
+            store_partial(y + i, v, left);
+        }
+    }
+}
+
 static void head_norm(const head_norm_task *t) {
     size_t half = t->head_size / 2;
     size_t step = t->adjacent_pairs ? 2 : 1, distance = t->adjacent_pairs ? 1 : half;
     for (size_t row = 0; row < t->rows; row++)
         for (size_t head = 0; head < t->heads; head++) {
             float *x = t->x + row * t->stride + head * t->head_size;
-            rms_norm(x, x, t->weight, NULL, NULL, 1, t->head_size, t->offset, t->epsilon);
+            if (t->weight)
+                rms_norm(x, x, t->weight, NULL, NULL, 1, t->head_size, t->offset, t->epsilon);
             if (!t->cosine || !t->sine) continue;
             const float *cosine = t->cosine + row * half, *sine = t->sine + row * half;
             for (size_t m = 0; m < half; m++) {
@@ -76,6 +101,31 @@ static void gelu_tanh(float *x, size_t count) {
         // (1 + tanh u) / 2 is sigmoid(2u), which does not cancel for negative u.
         vector u = 0.7978845608f * (v + 0.044715f * v * v * v);
         store_partial(x + i, v * sigmoid(2 * u), count - i);
+    }
+}
+
+/// 1 − Φ(x) = erfc(x / sqrt(2)) / 2 for x >= 0, within 5e-8 of itself but for the exponential.
+INLINE vector normal_tail(vector x) {
+    // exp(x² / 2) · tail is smooth in t = 1 / (1 + x / sqrt(8)): least squares of its quotient by t.
+    vector t = 1 / (1 + x * 0.3535533906f);
+    vector p = broadcast(-0.0299906885f);
+    p = multiply_add(p, t, broadcast(0.1444192078f));
+    p = multiply_add(p, t, broadcast(-0.2478008938f));
+    p = multiply_add(p, t, broadcast(0.1435741135f));
+    p = multiply_add(p, t, broadcast(-0.0162426422f));
+    p = multiply_add(p, t, broadcast(0.1024931825f));
+    p = multiply_add(p, t, broadcast(0.1212853023f));
+    p = multiply_add(p, t, broadcast(0.1412208837f));
+    p = multiply_add(p, t, broadcast(0.1410415099f));
+    return p * t * exponential(x * x * -0.5f);
+}
+
+static void gelu(float *x, size_t count) {
+    for (size_t i = 0; i < count; i += LANES) {
+        vector v = load_partial(x + i, count - i);
+        integers negative = v < 0;
+        vector tail = normal_tail(pick(negative, -v, v));
+        store_partial(x + i, v * pick(negative, tail, 1 - tail), count - i);
     }
 }
 
