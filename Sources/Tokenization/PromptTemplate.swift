@@ -33,8 +33,8 @@ package struct PromptTemplate: Sendable {
         package let truncatedTokens: Int
     }
 
-    private let tokenizer: Tokenizer
-    private let suffixIDs: [Int32]
+    let tokenizer: Tokenizer
+    let suffixIDs: [Int32]
 
     /// Checks that the tokenizer is one the model was made for.
     ///

@@ -118,36 +118,70 @@ extension TextEncoder {
     func order(_ policy: ArithmeticPolicy) -> MatrixSupply.Order {
         MatrixSupply.Order(groups: layers.map(\.matrices), checkpoint: checkpoint, policy: policy)
     }
+
+    /// Files that must not change while it computes; told of each finished layer.
+    func watch(_ finished: @escaping () -> Void) -> Watch {
+        Watch(stage: "text encoder", checkpoint: checkpoint, finished: finished)
+    }
 }
 
 // MARK: Forward
 
 extension TextEncoder {
+    /// Fails when a token has no embedding.
+    func checkVocabulary(_ ids: [Int32]) throws(GenerationError) {
+        let largest = ids.max() ?? 0
+        guard largest < config.vocabulary else {
+            throw .model(
+                .damaged(
+                    path: checkpoint.path,
+                    tensor: nil,
+                    found: "embeddings of \(config.vocabulary) tokens",
+                    expected:
+                        "more than \(largest), a token of the prompt; the tokenizer is another"
+                )
+            )
+        }
+    }
+
     /// Encodes prompts; all go through a layer together, so that its weights are read once.
     ///
     /// - Parameters:
-    ///   - prompts: For each one, the ids of prefix, prompt and suffix, below the vocabulary.
+    ///   - prompts: For each one, the ids of prefix, prompt and suffix, below the vocabulary, and the
+    ///     pictures among them.
     ///   - supply: The matrices, in the order that `order` gives.
     ///   - scratch: Buffers for as many tokens.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each layer.
-    ///   - taps: For each prompt, `[ids.count − sliceStart, taps, width]`: the residual stream after
-    ///     each tapped layer, without the rows of the template's prefix.
+    ///   - convention: When a picture's rows are tapped.
+    ///   - taps: For each prompt, `[ids.count − sliceStart, taps, width]`, float32 or bfloat16: the
+    ///     residual stream after each tapped layer, without the rows of the template's prefix.
     /// - Throws: What `watch` and `supply` find.
     func forward(
-        _ prompts: [[Int32]],
+        _ prompts: [TokenSequence],
         supply: MatrixSupply,
         scratch: TextEncoderScratch,
         operators: Operators,
         watch: Watch,
+        convention: TapConvention = .beforeDeepstack,
         into taps: [Tensor]
     ) throws(GenerationError) {
-        let rotary = RotaryTable(joining: prompts.map { rotaryTable(tokens: $0.count) })
-        let sequences = prompts.reduce(into: [Range<Int>]()) { ranges, ids in
+        let rotary = RotaryTable(joining: prompts.map { rotaryTable($0.positions) })
+        let sequences = prompts.reduce(into: [Range<Int>]()) { ranges, prompt in
             let first = ranges.last?.upperBound ?? 0
-            ranges.append(first..<first + ids.count)
+            ranges.append(first..<first + prompt.ids.count)
         }
-        operators.gather(embedding, prompts.flatMap { $0.map(Int.init) }, into: scratch.residual)
+        operators.gather(
+            embedding,
+            prompts.flatMap { $0.ids.map(Int.init) },
+            into: scratch.residual
+        )
+        let pictures = zip(prompts, sequences).flatMap { prompt, sequence in
+            prompt.pictures.map { picture in
+                (picture, scratch.residual.rows(picture.rows(from: sequence.lowerBound)))
+            }
+        }
+        for (picture, rows) in pictures { rows.copy(from: picture.features) }
 
         for (index, layer) in layers.enumerated() {
             let loaded = try supply.load(layer)
@@ -155,12 +189,35 @@ extension TextEncoder {
             supply.release()
 
             try watch.check(scratch.residual, "layer \(index + 1)", operators)
-            guard let tap = self.taps.firstIndex(of: index + 1) else { continue }
-            for (taps, sequence) in zip(taps, sequences) {
-                for row in 0..<taps.rows {
-                    let source = sequence.lowerBound + PromptTemplate.sliceStart + row
-                    taps.row(row).row(tap).copy(from: scratch.residual.row(source))
+            func tap() {
+                guard let place = self.taps.firstIndex(of: index + 1) else { return }
+                for (taps, sequence) in zip(taps, sequences) {
+                    let rows = sequence.dropFirst(PromptTemplate.sliceStart)
+                    keep(scratch.residual, rows, operators, into: taps, place)
                 }
+            }
+            if convention == .beforeDeepstack { tap() }
+            for (picture, rows) in pictures where index < picture.deepstack.count {
+                operators.gatedAdd(rows, picture.deepstack[index], gate: nil)
+            }
+            if convention == .afterDeepstack { tap() }
+        }
+    }
+
+    /// Copies rows of the residual stream to one place of the taps, in their type.
+    private func keep(
+        _ residual: Tensor,
+        _ rows: Range<Int>,
+        _ operators: Operators,
+        into taps: Tensor,
+        _ place: Int
+    ) {
+        for (row, source) in rows.enumerated() {
+            let (target, values) = (taps.row(row).row(place), residual.row(source))
+            if target.elementType == .bfloat16 {
+                operators.narrow(values, into: target)
+            } else {
+                target.copy(from: values)
             }
         }
     }
@@ -209,19 +266,31 @@ extension TextEncoder {
         operators.linear(.rows(scratch.hidden), [LinearLayer(layer.down, addingTo: x)])
     }
 
-    /// Angles of positions 0 and up; a picture's three axes coincide for text.
+    /// Angles of positions, whose three axes coincide for text.
     ///
     /// Frequencies and angles are rounded to float32 where the reference rounds them.
-    private func rotaryTable(tokens: Int) -> RotaryTable {
+    private func rotaryTable(_ positions: [TokenPosition]) -> RotaryTable {
         let half = config.headSize / 2
         let frequencies = (0..<half).map { index in
             1 / powf(config.theta, Float(2 * index) / Float(config.headSize))
         }
-        let angles = (0..<tokens).flatMap { token in frequencies.map { Float(token) * $0 } }
+        let angles = positions.flatMap { position in
+            frequencies.enumerated().map { index, frequency in
+                Float(axis(of: index, position)) * frequency
+            }
+        }
         return RotaryTable(
-            cosine: Tensor(angles.map { cosf($0) }, shape: [tokens, half]),
-            sine: Tensor(angles.map { sinf($0) }, shape: [tokens, half]),
+            cosine: Tensor(angles.map { cosf($0) }, shape: [positions.count, half]),
+            sine: Tensor(angles.map { sinf($0) }, shape: [positions.count, half]),
             pairsAreAdjacent: false
         )
+    }
+    /// The coordinate that a frequency turns with: the axes take turns.
+    private func axis(of frequency: Int, _ position: TokenPosition) -> Int {
+        switch frequency % 3 {
+        case 1 where frequency / 3 < config.rowFrequencies: position.row
+        case 2 where frequency / 3 < config.columnFrequencies: position.column
+        default: position.time
+        }
     }
 }

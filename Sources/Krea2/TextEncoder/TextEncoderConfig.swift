@@ -23,6 +23,10 @@ struct TextEncoderConfig: Sendable, Equatable {
     var epsilon: Float
     /// Base of the rotary frequencies.
     var theta: Float
+    /// Every third frequency from the second on belongs to a picture's rows, from the third on to its
+    /// columns, as many of each as this says; all others count tokens.
+    var rowFrequencies: Int
+    var columnFrequencies: Int
 
     /// Takes sizes from `config.json` where there is one, and from the tensors' shapes.
     ///
@@ -55,6 +59,22 @@ struct TextEncoderConfig: Sendable, Equatable {
         // Two dialects: rotary settings in an object of their own, or θ beside the others.
         let rotary = try text?.object("rope_parameters")
         theta = try SizeReader(checkpoint, rotary ?? text).number("rope_theta", default: 5_000_000)
+        let scaling = try text?.object("rope_scaling")
+        let sections = try (rotary ?? scaling)?.integers("mrope_section")
+        // The released model has 24, 20 and 20 of 64.
+        let share = headSize / 2 * 20 / 64
+        (rowFrequencies, columnFrequencies) = (share, share)
+        if let sections {
+            guard sections.count == 3, sections.allSatisfy({ $0 <= headSize / 2 }) else {
+                throw .damaged(
+                    path: file?.path ?? checkpoint.path,
+                    tensor: nil,
+                    found: "\"mrope_section\" \(sections)",
+                    expected: "three counts of at most \(headSize / 2) frequencies"
+                )
+            }
+            (rowFrequencies, columnFrequencies) = (sections[1], sections[2])
+        }
         guard keyValueHeads > 0, heads > 0, heads.isMultiple(of: keyValueHeads),
             headSize.isMultiple(of: 2), headSize <= Operators.largestNormedHead,
             max(width, feedForwardWidth, heads * headSize) <= Operators.longestRow

@@ -7,6 +7,8 @@ struct TextEncoderFiles {
     /// All tensors under their names in the files.
     let whole: Checkpoint
     let config: TextEncoderConfig
+    /// The whole `config.json`; nil where there is none.
+    let settings: ConfigurationFile?
 
     /// Opens a folder, an index or a file, and makes sure that it is a Qwen3-VL.
     ///
@@ -16,9 +18,9 @@ struct TextEncoderFiles {
         let whole = try Checkpoint(path: path)
         self.whole = whole
         let prefix = try Self.prefix(whole)
-        let file = try Self.configuration(of: whole, prefix)
+        settings = try Self.configuration(of: whole, prefix)
         checkpoint = whole.strippingPrefix(prefix)
-        config = try TextEncoderConfig(checkpoint, file)
+        config = try TextEncoderConfig(checkpoint, settings)
     }
 
     /// What stands before `embed_tokens.weight`.
