@@ -47,7 +47,15 @@ struct AutoencoderFileTests {
     /// A Wan name by the table of the layouts, written out for two residual blocks.
     private static let wanNames = [
         "post_quant_conv.bias": "conv2.bias",
-        "quant_conv.weight": "quant_conv.weight",
+        "quant_conv.weight": "conv1.weight",
+        "encoder.conv_in.bias": "encoder.conv1.bias",
+        "encoder.down_blocks.1.norm2.gamma": "encoder.downsamples.1.residual.3.gamma",
+        "encoder.down_blocks.2.resample.1.weight": "encoder.downsamples.2.resample.1.weight",
+        "encoder.down_blocks.3.conv_shortcut.bias": "encoder.downsamples.3.shortcut.bias",
+        "encoder.down_blocks.10.conv1.weight": "encoder.downsamples.10.residual.2.weight",
+        "encoder.mid_block.attentions.0.proj.weight": "encoder.middle.1.proj.weight",
+        "encoder.norm_out.gamma": "encoder.head.0.gamma",
+        "encoder.conv_out.weight": "encoder.head.2.weight",
         "decoder.conv_in.weight": "decoder.conv1.weight",
         "decoder.mid_block.resnets.0.norm1.gamma": "decoder.middle.0.residual.0.gamma",
         "decoder.mid_block.attentions.0.to_qkv.bias": "decoder.middle.1.to_qkv.bias",
@@ -80,10 +88,7 @@ struct AutoencoderFileTests {
         let checkpoint = try AutoencoderFixture.checkpoint(model)
         let blocks = model == "head128" ? 1 : 2
         let names = AutoencoderNames(layout: .wan, residualBlocks: blocks)
-        try AutoencoderFixture.write(checkpoint, to: path) { name in
-            // The encoder's Wan names do not matter: nothing reads them.
-            prefix + (name.hasPrefix("quant_conv.") ? "conv1.bias" + name : names.stored(name))
-        }
+        try AutoencoderFixture.write(checkpoint, to: path) { prefix + names.stored($0) }
         let settings = try ConfigurationFile(beside: AutoencoderFixture.path(model))
         let first = try Autoencoder(AutoencoderFiles(checkpoint, settings), operators: operators)
         let second = try Autoencoder(
@@ -93,14 +98,54 @@ struct AutoencoderFileTests {
         let latent = randomLatent(3, 2)
         let expected = try Decoded(latent, first, operators).planes.elements
         #expect(try Decoded(latent, second, operators).planes.elements == expected)
+
+        let picture = randomPicture(24, 16)
+        let latents = try [
+            AutoencoderFiles(checkpoint, settings),
+            AutoencoderFiles(Checkpoint(path: path), settings),
+        ].map { files in
+            let encoder = try LatentEncoder(files, operators: operators)
+            return try Encoded(picture, height: 24, width: 16, encoder, operators).latent.elements
+        }
+        #expect(latents[0] == latents[1])
     }
 
-    @Test func readsFilesWithoutEncoder() throws {
+    @Test(arguments: ["", "first_stage_model."])
+    func readsFilesWithoutEncoder(prefix: String) throws {
         try AutoencoderFixture.write(AutoencoderFixture.checkpoint("head48"), to: path) { name in
             name.hasPrefix("encoder.") || name.hasPrefix("conv1.") || name.contains("time_conv")
-                ? nil : name
+                ? nil : prefix + name
         }
-        _ = try Autoencoder(AutoencoderFiles(path: path), operators: operators)
+        let files = try AutoencoderFiles(path: path)
+        _ = try Autoencoder(files, operators: operators)
+        #expect(files.byteCount(of: .encoder) == 0)
+        #expect(
+            throws: CheckpointError.damaged(
+                path: path,
+                tensor: nil,
+                found: "a decoder alone",
+                expected: "an autoencoder with its encoder, which pictures to begin with need"
+            )
+        ) { try LatentEncoder(files, operators: operators) }
+    }
+
+    /// What is wrong with the encoder is said where it is used, and only there.
+    @Test(arguments: [
+        ("head16", "encoder.down_blocks.2.resample.1.weight"), ("head16", "quant_conv.bias"),
+        ("head48", "encoder.downsamples.9.residual.0.gamma"), ("head48", "conv1.weight"),
+    ])
+    func namesWhatTheEncoderLacks(model: String, tensor: String) throws {
+        try AutoencoderFixture.write(AutoencoderFixture.checkpoint(model), to: path) { name in
+            name == tensor ? "encoder.surplus" : name
+        }
+        let files = try AutoencoderFiles(path: path)
+        _ = try Autoencoder(files, operators: operators)
+        let problems: [WeightProblem] = [
+            .missing(tensor: tensor, file: path), .surplus(tensor: "encoder.surplus", file: path),
+        ]
+        #expect(throws: CheckpointError.unfit(path: path, problems: problems)) {
+            try LatentEncoder(files, operators: operators)
+        }
     }
 
     // MARK: Sizes

@@ -20,6 +20,9 @@ enum AutoencoderFixture {
         try AutoencoderFiles(path: path(model))
     }
 
+    /// Of the embedded checkpoint.
+    static let embeddedPath = Fixture.path("../../weights/mini/vae")
+
     static func checkpoint(_ model: String) throws -> Checkpoint {
         try Checkpoint(path: path(model))
     }
@@ -81,6 +84,49 @@ func randomLatent(_ height: Int, _ width: Int) -> Tensor {
         return Float(state >> 40) / Float(1 << 22) - 2
     }
     return Tensor(elements, shape: [AutoencoderConfig.releasedMean.count, height, width])
+}
+
+/// What an encoder makes of a picture.
+struct Encoded {
+    /// `[latentChannels, h, w]`.
+    let latent: Tensor
+
+    /// Encodes `[8h, 8w, 3]`.
+    init(
+        _ rgb: [UInt8],
+        height: Int,
+        width: Int,
+        _ encoder: LatentEncoder,
+        _ operators: Operators,
+        bandRows: Int? = nil,
+        progress: (Double) -> Void = { _ in }
+    ) throws {
+        func scratch(_ arena: inout Arena) -> AutoencoderScratch {
+            AutoencoderScratch(
+                encoder.config,
+                for: .encoder,
+                latentHeight: height / AutoencoderConfig.scale,
+                latentWidth: width / AutoencoderConfig.scale,
+                bandRows: bandRows,
+                arena: &arena
+            )
+        }
+        var measuring = Arena.measuring()
+        _ = scratch(&measuring)
+        var arena = Arena(Storage(byteCount: measuring.byteCount))
+        let buffers = scratch(&arena)
+        try encoder.encode(rgb, buffers, operators: operators, progress: progress)
+        latent = buffers.latent
+    }
+}
+
+/// Noise, the same in every run: `[height, width, 3]`.
+func randomPicture(_ height: Int, _ width: Int) -> [UInt8] {
+    var state: UInt64 = 11
+    return (0..<3 * height * width).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return UInt8(state >> 56)
+    }
 }
 
 /// What a decoder makes of a latent.

@@ -87,10 +87,10 @@ struct AutoencoderTests {
     }
 
     /// The schedule makes every row of every stage exactly once, with its neighbours at hand.
-    @Test(arguments: [1, 2, 3, 5, 8, 64, 1000])
-    func bandsCoverEveryRowOnce(bandRows: Int) throws {
+    @Test(arguments: [AutoencoderPart.decoder, .encoder], [1, 2, 3, 5, 8, 64, 1000])
+    func bandsCoverEveryRowOnce(part: AutoencoderPart, bandRows: Int) throws {
         let config = try AutoencoderFixture.files("head16").config
-        let stages = config.rowStages(latentHeight: 7, latentWidth: 2)
+        let stages = config.rowStages(part, latentHeight: 7, latentWidth: 2)
         var ends = stages.map { _ in 0 }
         for band in BandSchedule(stages, bandRows: bandRows).bands {
             for index in stages.indices {
@@ -102,29 +102,45 @@ struct AutoencoderTests {
                 #expect(rows.outer.input.upperBound == ends[index - 1])
             }
         }
-        #expect(ends == stages.map { $0.height * $0.upsampling })
+        #expect(ends == stages.map(\.outputHeight))
     }
 
     // MARK: Memory and costs
 
     /// The plan for the released sizes: small beside the 400 MB of one full-size activation.
-    @Test(arguments: [(64, 64), (128, 128), (256, 256)])
-    func needsLittleMemory(height: Int, width: Int) throws {
+    @Test(
+        arguments: [AutoencoderPart.decoder, .encoder],
+        [(64, 64), (128, 128), (256, 256), (256, 64)]
+    )
+    func needsLittleMemory(part: AutoencoderPart, size: (Int, Int)) throws {
         let config = AutoencoderFixture.releasedConfig
+        let (height, width) = size
         var arena = Arena.measuring()
-        _ = AutoencoderScratch(config, latentHeight: height, latentWidth: width, arena: &arena)
+        _ = AutoencoderScratch(
+            config,
+            for: part,
+            latentHeight: height,
+            latentWidth: width,
+            arena: &arena
+        )
         let pictureByteCount = 8 * height * 8 * width * 96 * 4
         #expect(arena.byteCount < 128 << 20 + pictureByteCount / 4)
         #expect(arena.buffers.allSatisfy { $0.byteCount > 0 })
     }
 
-    /// 4.7 and 23.8 TFLOP for pictures of 1024 and 2048 pixels a side.
+    /// 4.7 and 23.8 TFLOP to decode pictures of 1024 and 2048 pixels a side, 2.9 to encode one.
     @Test func countsOperations() {
         let config = AutoencoderFixture.releasedConfig
         let small = config.floatingPointOperations(latentHeight: 128, latentWidth: 128)
         let large = config.floatingPointOperations(latentHeight: 256, latentWidth: 256)
         #expect(abs(small / 4.7e12 - 1) < 0.02)
         #expect(abs(large / 23.8e12 - 1) < 0.02)
+        let encoding = config.floatingPointOperations(
+            .encoder,
+            latentHeight: 128,
+            latentWidth: 128
+        )
+        #expect(abs(encoding / 2.9e12 - 1) < 0.02)
     }
 
     // MARK: Course

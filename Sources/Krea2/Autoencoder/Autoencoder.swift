@@ -51,17 +51,14 @@ struct Autoencoder: Sendable {
         onRows: (ImageRows) -> Void
     ) throws(GenerationError) {
         let (height, width) = (scratch.stream.shape[0], scratch.stream.shape[1])
-        let cost = config.multiplications(scratch.stages, height, width)
+        let cost = config.multiplications(.decoder, height, width)
         var done = 0.0
         func check(
             _ x: Tensor,
             _ place: String,
             _ multiplications: Double
         ) throws(GenerationError) {
-            if operators.isCancelled() { throw .cancelled }
-            guard operators.isFinite(x) else {
-                throw .notFinite(stage: "autoencoder", place: place)
-            }
+            try operators.checkAutoencoder(x, place)
             done += multiplications
             progress(min(1, done / (cost.whole + cost.banded)))
         }
@@ -70,7 +67,7 @@ struct Autoencoder: Sendable {
         try decodeMiddle(scratch, operators, check)
         try decodeFirstBlocks(scratch, operators, check)
 
-        let bands = scratch.schedule.bands
+        let bands = scratch.bands.schedule.bands
         for band in bands {
             let rows = decodeBand(band, scratch, operators)
             let (first, count) = (rows.firstRow, rows.tensor.rows)
@@ -85,14 +82,11 @@ struct Autoencoder: Sendable {
 // MARK: At the latent's resolution
 
 extension Autoencoder {
-    /// Asks about a part's result, its place, and the multiplications it took.
-    private typealias Check = (Tensor, String, Double) throws(GenerationError) -> Void
-
     /// From the de-normalised latent to the end of the middle block.
     private func decodeMiddle(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ check: Check
+        _ check: AutoencoderCheck
     ) throws(GenerationError) {
         let (x, buffers) = (scratch.stream, scratch.middle)
         let (height, width, channels) = (x.shape[0], x.shape[1], config.latentChannels)
@@ -114,27 +108,18 @@ extension Autoencoder {
             into: x
         )
         try check(x, place, config.inputMultiplications * Double(pixels))
-
-        weights.middle.before.forwardWhole(x, buffers, operators)
-        try check(x, place, config.residualMultiplications * Double(pixels))
-        try weights.middle.attention.forward(x, scratch, operators) {
-            rows throws(GenerationError) in
-            let cost = config.attentionMultiplications(pixels: pixels)
-            try check(rows, place, cost * Double(rows.rows))
-        }
-        weights.middle.after.forwardWhole(x, buffers, operators)
-        try check(x, place, config.residualMultiplications * Double(pixels))
+        try weights.middle.forward(scratch, operators, place, config, check)
     }
 
     /// The residual blocks of the first up block.
     private func decodeFirstBlocks(
         _ scratch: AutoencoderScratch,
         _ operators: Operators,
-        _ check: Check
+        _ check: AutoencoderCheck
     ) throws(GenerationError) {
         let x = scratch.stream
         for block in weights.firstBlocks {
-            block.forwardWhole(x, scratch.middle, operators)
+            block.forwardWhole(x, scratch.middle, operators, into: x)
             let pixels = Double(x.shape[0] * x.shape[1])
             try check(x, "up block 0", config.residualMultiplications * pixels)
         }
@@ -152,139 +137,21 @@ extension Autoencoder {
         _ scratch: AutoencoderScratch,
         _ operators: Operators
     ) -> ImageRows {
-        var window = ImageRows(scratch.stream, firstRow: 0, imageHeight: scratch.stream.rows)
-        for (index, stage) in scratch.stages.enumerated() {
-            guard let rows = band[index] else { continue }
-            let carry = index > 0 ? scratch.carries[index - 1] : nil
-            if let carry {
-                window = scratch.window(index, rows)
-                rows.outer.restore(window.tensor, from: carry.input)
-            }
-            let output = scratch.output(index, band)
-            switch weights.stages[index] {
-            case .residual(let block):
-                block.forward(
-                    window,
-                    rows,
-                    normed: scratch.normed,
-                    innerCarry: carry?.inner,
-                    operators,
-                    into: output
-                )
-            case .upsampling(let convolution):
-                operators.convolution(
-                    window.readable(by: convolution, in: scratch.normed.0, operators),
-                    convolution,
-                    upsampling: 2,
-                    rows: rows.output,
-                    into: output
-                )
-            case .output(let layer):
-                let type = layer.convolution.inputType
-                let normed = scratch.normed.0.start(window.tensor.shape, as: type)
-                operators.channelNorm(window.tensor, gamma: layer.norm, silu: true, into: normed)
-                operators.convolution(
-                    ImageRows(
-                        normed,
-                        firstRow: window.firstRow,
-                        imageHeight: window.imageHeight
-                    ),
-                    layer.convolution,
-                    rows: rows.output,
-                    into: output
-                )
-            }
-            if let carry { rows.outer.keep(window.tensor, in: carry.input) }
-            window = ImageRows(
-                output,
-                firstRow: rows.output.lowerBound,
-                imageHeight: stage.height * stage.upsampling
-            )
-        }
-        return window
-    }
-}
-
-extension ImageRows {
-    /// The same rows in the element type that a convolution reads.
-    fileprivate func readable(
-        by weights: ConvolutionWeights,
-        in buffer: Tensor,
-        _ operators: Operators
-    ) -> ImageRows {
-        guard weights.inputType != tensor.elementType else { return self }
-        let copy = buffer.start(tensor.shape, as: weights.inputType)
-        operators.narrow(tensor, into: copy)
-        return ImageRows(copy, firstRow: firstRow, imageHeight: imageHeight)
-    }
-}
-
-extension AutoencoderScratch {
-    /// The rows that a stage other than the first reads; those made last are in place.
-    fileprivate func window(_ index: Int, _ rows: StageBand) -> ImageRows {
-        let (stage, input) = (stages[index], rows.outer.input)
-        let buffer = index.isMultiple(of: 2) ? windows.0 : windows.1
-        return ImageRows(
-            buffer.start([input.count, stage.width, stage.inputChannels]),
-            firstRow: input.lowerBound,
-            imageHeight: stage.height
+        let x = scratch.stream
+        let (height, width) = (
+            AutoencoderConfig.scale * x.shape[0], AutoencoderConfig.scale * x.shape[1]
         )
-    }
-
-    /// Where a stage writes: behind the rows that the next stage has kept, or the picture.
-    fileprivate func output(_ index: Int, _ band: [StageBand?]) -> Tensor {
-        let count = band[index]?.output.count ?? 0
-        guard index + 1 < stages.count, let next = band[index + 1] else {
-            let stage = stages[index]
-            return picture.start([count, stage.width, stage.outputChannels])
-        }
-        let known = next.outer.known.count
-        return window(index + 1, next).tensor.rows(known..<known + count)
-    }
-}
-
-// MARK: Costs
-
-extension AutoencoderConfig {
-    /// Floating-point operations to decode one latent, two for each multiplication.
-    ///
-    /// - Parameters:
-    ///   - latentHeight: Rows of the latent.
-    ///   - latentWidth: Columns of the latent.
-    /// - Returns: Those of convolutions and attention.
-    func floatingPointOperations(latentHeight: Int, latentWidth: Int) -> Double {
-        let stages = rowStages(latentHeight: latentHeight, latentWidth: latentWidth)
-        let parts = multiplications(stages, latentHeight, latentWidth)
-        return 2 * (parts.whole + parts.banded)
-    }
-
-    /// Multiplications of what runs at the latent's resolution, and of what runs in bands.
-    fileprivate func multiplications(
-        _ stages: [RowStage],
-        _ latentHeight: Int,
-        _ latentWidth: Int
-    ) -> (whole: Double, banded: Double) {
-        let pixels = latentHeight * latentWidth
-        let residuals = Double(2 + residualBlocks + 1) * residualMultiplications
-        let attention = attentionMultiplications(pixels: pixels)
-        return (
-            Double(pixels) * (inputMultiplications + residuals + attention),
-            stages.reduce(0) { $0 + $1.multiplications }
+        let rows = band.last??.output ?? 0..<0
+        let picture = scratch.picture.start(
+            [rows.count, width, AutoencoderConfig.pictureChannels]
         )
-    }
-
-    /// Of the first two convolutions, for each pixel.
-    fileprivate var inputMultiplications: Double {
-        Double(latentChannels * (latentChannels + 9 * middleChannels))
-    }
-
-    /// Of a residual block at the latent's resolution, for each pixel.
-    fileprivate var residualMultiplications: Double {
-        Double(18 * middleChannels * middleChannels)
-    }
-
-    /// Of the attention, for each pixel.
-    fileprivate func attentionMultiplications(pixels: Int) -> Double {
-        Double(middleChannels * (4 * middleChannels + 2 * pixels))
+        scratch.bands.run(
+            band,
+            weights.stages,
+            from: ImageRows(x, firstRow: 0, imageHeight: x.rows),
+            into: picture,
+            operators
+        )
+        return ImageRows(picture, firstRow: rows.lowerBound, imageHeight: height)
     }
 }

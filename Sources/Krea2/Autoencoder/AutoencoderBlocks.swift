@@ -2,20 +2,26 @@ import Compute
 import Tensors
 
 extension ResidualBlock {
-    /// Runs the block on a whole image, in place.
+    /// Runs the block on a whole image.
     ///
     /// - Parameters:
-    ///   - x: `[height, width, channels]`.
-    ///   - buffers: At least as many elements as x.
+    ///   - x: `[height, width, inputChannels]`.
+    ///   - buffers: At least as many elements as x and y.
     ///   - operators: Arithmetic.
-    func forwardWhole(_ x: Tensor, _ buffers: (Tensor, Tensor), _ operators: Operators) {
-        let (height, width, channels) = (x.shape[0], x.shape[1], x.shape[2])
+    ///   - y: `[height, width, outputChannels]`; may be x where there is no shortcut.
+    func forwardWhole(
+        _ x: Tensor,
+        _ buffers: (Tensor, Tensor),
+        _ operators: Operators,
+        into y: Tensor
+    ) {
+        let height = x.shape[0]
         let stage = RowStage(
             kind: .residual,
-            inputChannels: channels,
-            outputChannels: channels,
+            inputChannels: x.shape[2],
+            outputChannels: y.shape[2],
             height: height,
-            width: width
+            width: x.shape[1]
         )
         forward(
             ImageRows(x, firstRow: 0, imageHeight: height),
@@ -23,7 +29,7 @@ extension ResidualBlock {
             normed: buffers,
             innerCarry: nil,
             operators,
-            into: x
+            into: y
         )
     }
 
@@ -86,6 +92,36 @@ extension ResidualBlock {
             into: y,
             .sum
         )
+    }
+}
+
+extension MiddleBlock {
+    /// Runs the block on the stream.
+    ///
+    /// - Parameters:
+    ///   - scratch: Has the stream, updated in place, and buffers.
+    ///   - operators: Arithmetic.
+    ///   - place: What `check` is told.
+    ///   - config: Tells the costs.
+    ///   - check: Called after each part.
+    /// - Throws: What `check` throws.
+    func forward(
+        _ scratch: AutoencoderScratch,
+        _ operators: Operators,
+        _ place: String,
+        _ config: AutoencoderConfig,
+        _ check: AutoencoderCheck
+    ) throws(GenerationError) {
+        let x = scratch.stream
+        let pixels = x.shape[0] * x.shape[1]
+        before.forwardWhole(x, scratch.middle, operators, into: x)
+        try check(x, place, config.residualMultiplications * Double(pixels))
+        let cost = config.attentionMultiplications(pixels: pixels)
+        try attention.forward(x, scratch, operators) { rows throws(GenerationError) in
+            try check(rows, place, cost * Double(rows.rows))
+        }
+        after.forwardWhole(x, scratch.middle, operators, into: x)
+        try check(x, place, config.residualMultiplications * Double(pixels))
     }
 }
 

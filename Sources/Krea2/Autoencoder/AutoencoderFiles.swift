@@ -23,12 +23,11 @@ struct AutoencoderFiles {
         config = try AutoencoderConfig(self.checkpoint, names, file)
     }
 
-    /// Bytes of the float32 copies that the decoder makes, from shapes alone; padding is left out.
-    var decoderByteCount: Int {
+    /// Bytes of the float32 copies that a part makes, from shapes alone; padding is left out.
+    func byteCount(of part: AutoencoderPart) -> Int {
         checkpoint.names.reduce(0) { sum, name in
-            guard !name.contains("encoder."), let shape = checkpoint.record(name)?.shape else {
-                return sum
-            }
+            guard !names.isUnused(name, by: part), let shape = checkpoint.record(name)?.shape
+            else { return sum }
             // Of a kernel over time, height and width, only the last slice in time is kept.
             let isOverTime = shape.count == 5 && shape[2] > 0
             return sum + 4 * shape.reduce(1, *) / (isOverTime ? shape[2] : 1)

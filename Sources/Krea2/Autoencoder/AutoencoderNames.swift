@@ -17,31 +17,38 @@ struct AutoencoderNames: Sendable, Equatable {
 
     /// The name in the file.
     ///
-    /// - Parameter name: A diffusers name of a decoder tensor.
-    /// - Returns: The name; the same for names that are not the decoder's.
+    /// - Parameter name: A diffusers name.
+    /// - Returns: The name; the same for names that are not an autoencoder's.
     func stored(_ name: String) -> String {
         guard layout == .wan else { return name }
         let parts = name.split(separator: ".").map(String.init)
         switch parts.first {
+        case "quant_conv": return (["conv1"] + parts.dropFirst()).joined(separator: ".")
         case "post_quant_conv": return (["conv2"] + parts.dropFirst()).joined(separator: ".")
-        case "decoder": return (["decoder"] + wan(parts.dropFirst())).joined(separator: ".")
+        case "encoder", "decoder":
+            return (parts.prefix(1) + wan(parts.dropFirst())).joined(separator: ".")
         default: return name
         }
     }
 
-    /// Whether the decoding of single pictures does without a tensor.
+    /// Whether a part does without a tensor when it works on single pictures.
     ///
-    /// - Parameter name: Name in the file.
-    /// - Returns: True for the encoder's tensors and for convolutions over time.
-    func isUnused(_ name: String) -> Bool {
-        let quantisation = layout == .wan ? "conv1." : "quant_conv."
-        return name.hasPrefix("encoder.") || name.hasPrefix(quantisation)
-            || (name.hasPrefix("decoder.") && name.contains(".time_conv."))
+    /// - Parameters:
+    ///   - name: Name in the file.
+    ///   - part: What would use it.
+    /// - Returns: True for the other part's tensors and for convolutions over time.
+    func isUnused(_ name: String, by part: AutoencoderPart) -> Bool {
+        let names = [
+            ("encoder.", "conv1.", "quant_conv."), ("decoder.", "conv2.", "post_quant_conv."),
+        ]
+        let (own, other) = part == .encoder ? (names[0], names[1]) : (names[1], names[0])
+        return name.hasPrefix(other.0) || name.hasPrefix(layout == .wan ? other.1 : other.2)
+            || (name.hasPrefix(own.0) && name.contains(".time_conv."))
     }
 
     // MARK: Wan
 
-    /// Renames what follows `decoder.`.
+    /// Renames what follows `encoder.` or `decoder.`.
     private func wan(_ parts: ArraySlice<String>) -> [String] {
         let parts = Array(parts)
         switch parts.first {
@@ -54,6 +61,8 @@ struct AutoencoderNames: Sendable, Equatable {
                 return ["middle", "1"] + rest
             }
             return ["middle", "\(2 * index)"] + Self.residual(rest)
+        case "down_blocks" where parts.count > 2:
+            return ["downsamples", parts[1]] + Self.residual(Array(parts.dropFirst(2)))
         case "up_blocks" where parts.count > 4:
             guard let block = Int(parts[1]), let index = Int(parts[3]) else { return parts }
             let (first, rest) = (block * (residualBlocks + 2), Array(parts.dropFirst(4)))

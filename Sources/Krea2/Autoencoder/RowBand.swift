@@ -18,15 +18,17 @@ struct RowBand: Sendable, Equatable {
     ///   - output: Output rows to compute.
     ///   - inputHeight: Rows of the whole input.
     ///   - upsampling: 1, or 2 where the convolution doubles its input first.
-    init(_ output: Range<Int>, inputHeight: Int, upsampling: Int = 1) {
+    ///   - stride: 1, or 2 where it halves its input; it then has no padding at the top.
+    init(_ output: Range<Int>, inputHeight: Int, upsampling: Int = 1, stride: Int = 1) {
+        func start(_ row: Int) -> Int { max(0, (row * stride + stride - 2) / upsampling) }
         func end(_ outputEnd: Int) -> Int {
-            outputEnd == 0 ? 0 : min(inputHeight, outputEnd / upsampling + 1)
+            outputEnd == 0 ? 0 : min(inputHeight, outputEnd * stride / upsampling + 1)
         }
         let inputEnd = end(output.upperBound)
         self.output = output
-        input = max(0, (output.lowerBound - 1) / upsampling)..<inputEnd
+        input = start(output.lowerBound)..<inputEnd
         fresh = end(output.lowerBound)..<inputEnd
-        kept = max(0, (output.upperBound - 1) / upsampling)..<inputEnd
+        kept = start(output.upperBound)..<inputEnd
     }
 
     /// Input rows that the band before has kept.
@@ -36,15 +38,19 @@ struct RowBand: Sendable, Equatable {
     static let mostKept = 2
 }
 
-/// One stage of the part of the decoder that runs in bands of rows.
+/// One stage of the part of the decoder or the encoder that runs in bands of rows.
 struct RowStage: Sendable, Equatable {
     /// What the stage computes.
     enum Kind: Sendable {
+        /// The encoder's first 3×3 convolution.
+        case input
         /// A residual block: two 3×3 convolutions.
         case residual
         /// Doubling by nearest neighbour, then a 3×3 convolution.
         case upsampling
-        /// The last norm and 3×3 convolution.
+        /// A 3×3 convolution of every second row and column.
+        case downsampling
+        /// The decoder's last norm and 3×3 convolution.
         case output
     }
 
@@ -61,11 +67,17 @@ struct RowStage: Sendable, Equatable {
 
     /// Rows and columns of the output for one of the input.
     var upsampling: Int { kind == .upsampling ? 2 : 1 }
+    /// Rows and columns of the input for one of the output.
+    var stride: Int { kind == .downsampling ? 2 : 1 }
+    /// Rows of its output.
+    var outputHeight: Int { height * upsampling / stride }
+    /// Columns of its output.
+    var outputWidth: Int { width * upsampling / stride }
 
     /// Multiplications of the convolutions, for the whole picture.
     var multiplications: Double {
         let (input, output) = (Double(inputChannels), Double(outputChannels))
-        let pixels = Double(height * width * upsampling * upsampling)
+        let pixels = Double(outputHeight * outputWidth)
         let shortcut = inputChannels == outputChannels ? 0 : input * output
         return pixels
             * (kind == .residual
@@ -83,7 +95,12 @@ struct StageBand: Sendable, Equatable {
     /// Tells the rows that `stage` needs for rows `output` of its output.
     init(_ stage: RowStage, output: Range<Int>) {
         guard stage.kind == .residual else {
-            outer = RowBand(output, inputHeight: stage.height, upsampling: stage.upsampling)
+            outer = RowBand(
+                output,
+                inputHeight: stage.height,
+                upsampling: stage.upsampling,
+                stride: stage.stride
+            )
             inner = nil
             return
         }
@@ -108,7 +125,7 @@ struct BandSchedule: Sendable, Equatable {
     ///   - bandRows: Rows of the last stage's output in each band but the last; 1 or more.
     init(_ stages: [RowStage], bandRows: Int) {
         var done = stages.map { _ in 0 }
-        let height = stages.last.map { $0.height * $0.upsampling } ?? 0
+        let height = stages.last?.outputHeight ?? 0
         bands = stride(from: 0, to: height, by: bandRows).map { first in
             var end = min(first + bandRows, height)
             var band: [StageBand?] = []
