@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 from muon import Muon
 
@@ -25,6 +26,8 @@ CONFIG = {
 }
 TAPS = (2, 5, 8)
 PREFIX_ROWS = 34
+# Of a reference's rows: behind its start, before its end and the template's suffix.
+IMAGE_ROWS = slice(1, -6)
 
 
 def new_transformer():
@@ -83,6 +86,26 @@ def positions(text_rows, h, w, seen=slice(None)):
     grid[..., 1] = torch.arange(h // 2)[:, None]
     grid[..., 2] = torch.arange(w // 2)[None, :]
     return torch.cat([torch.zeros(text_rows, 3), grid.reshape(-1, 3)[seen]])
+
+
+def predicted(model, x, taps, mask, sigma, where, reference=None):
+    """The velocity of image rows x beside text, and beside a reference that is fused alone.
+
+    `reference` has taps [n, rows, taps, width], whose image rows stand beside the text's; `where` has
+    coordinates for all.
+    """
+    time = model.time_embed(sigma, dtype=x.dtype)
+    modulation = model.time_mod_proj(F.gelu(time, approximate="tanh"))
+    parts = [model.txt_in(model.text_fusion(taps, attention_mask=mask[:, None, None, :]))]
+    if reference is not None:
+        parts.append(model.txt_in(model.text_fusion(reference))[:, IMAGE_ROWS])
+    parts.append(model.img_in(x))
+    others = sum(part.shape[1] for part in parts[1:])
+    seen = torch.cat([mask, mask.new_ones(len(mask), others)], 1)[:, None, None, :]
+    rows, rotary = torch.cat(parts, 1), model.rotary_emb(where)
+    for block in model.transformer_blocks:
+        rows = block(rows, modulation, rotary, seen)
+    return model.final_layer(rows[:, -x.shape[1] :], time)
 
 
 def shifted(sigma, mu):

@@ -615,7 +615,7 @@ def phrases(rng, scene):
     return said
 
 
-def short_caption(rng, scene):
+def short_caption(rng, scene, style_share=0.8):
     """A few words as a user would write them; some facts are left out."""
     said = phrases(rng, scene)
     text = things_text(rng, scene, short=True)
@@ -624,7 +624,7 @@ def short_caption(rng, scene):
     for key, share in (("position", 0.75), ("place", 0.6)):
         if key in said and rng.random() < share:
             text += " " + said[key]
-    shares = {"style": 0.8, "intensity": 0.2, "complexity": 0.2, "movement": 0.1}
+    shares = {"style": style_share, "intensity": 0.2, "complexity": 0.2, "movement": 0.1}
     rest = [said[key] for key, share in shares.items() if key in said and rng.random() < share]
     rng.shuffle(rest)
     if rest and rng.random() < 0.25:
