@@ -1,3 +1,4 @@
+import Checkpoints
 import Compute
 import FoundationEssentials
 import Glibc
@@ -19,6 +20,19 @@ public enum Engine {
     /// Kernel levels of this build that this processor runs, fastest first.
     public static var kernelLevels: [String] {
         Kernels.allNames.filter { Kernels(named: $0) != nil }
+    }
+
+    /// A name for the content of a file, which tells in pictures what they were made of.
+    ///
+    /// - Parameter path: The file.
+    /// - Returns: `sha256:` and the SHA-256 of all its bytes.
+    /// - Throws: `.model` with what the system says where it cannot be read.
+    public static func digest(ofFile path: String) throws(GenerationError) -> String {
+        do {
+            return try contentDigest(ofFiles: [path])
+        } catch {
+            throw .model(error)
+        }
     }
 
     /// Threads to compute with unless somebody knows better: `physicalCores`, or fewer where a

@@ -9,6 +9,8 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
     case tokenizer(TokenizerError)
     /// A LoRA file is damaged, of another model, or not applicable as it is.
     case lora(LoRAError)
+    /// A stored reference or moodboard is of another kind, or was made by another text encoder.
+    case reference(ReferenceError)
     /// No LoRA for a slider is found in `lookedAt`.
     case missingSlider(name: String, lookedAt: [String])
     /// The request asks for what cannot be done; one line.
@@ -43,7 +45,7 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
         case .model(.exists), .model(.cannotWrite): .unwritable
         case .model(let error): error.isMissingFile ? .missingFile : .unfitFile
         case .tokenizer(let error): error.isMissingFile ? .missingFile : .unfitFile
-        case .lora, .missingSlider: .unfitFile
+        case .lora, .reference, .missingSlider: .unfitFile
         case .request: .request
         case .notFinite: .notFinite
         case .cancelled: .cancelled
@@ -56,6 +58,7 @@ public enum GenerationError: Error, Equatable, CustomStringConvertible {
         case .model(let error): error.description
         case .tokenizer(let error): error.description
         case .lora(let error): error.description
+        case .reference(let error): error.description
         case .missingSlider(let name, let lookedAt):
             "no LoRA for the slider \(oneLine(name)) found in "
                 + lookedAt.map(oneLine).joined(separator: ", ")

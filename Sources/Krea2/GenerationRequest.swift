@@ -25,6 +25,14 @@ public struct GenerationRequest: Sendable, Equatable {
     public var imageCount: Int
     /// Applied together; their order does not matter.
     public var loras: [LoRAUse]
+    /// Rows beside the prompt, such as style references; their order does not matter.
+    public var groups: [ConditioningGroup]
+    /// How the groups act.
+    public var groupMode: ConditioningGroup.Mode
+    /// What to begin with; nil for pure noise.
+    public var initialImage: InitialImage?
+    /// Pictures in the transformer's sequence, for LoRAs that know them; nil for none.
+    public var wired: WiredReferences?
 
     /// Asks for pictures of a prompt.
     ///
@@ -39,6 +47,10 @@ public struct GenerationRequest: Sendable, Equatable {
     ///   - seed: Seed of the first picture.
     ///   - imageCount: Number of pictures.
     ///   - loras: Applied together.
+    ///   - groups: Rows beside the prompt.
+    ///   - groupMode: How the groups act.
+    ///   - initialImage: What to begin with; nil for pure noise.
+    ///   - wired: Pictures in the transformer's sequence; nil for none.
     public init(
         prompt: String,
         negativePrompt: String? = nil,
@@ -49,7 +61,11 @@ public struct GenerationRequest: Sendable, Equatable {
         shift: Double? = nil,
         seed: UInt64 = 0,
         imageCount: Int = 1,
-        loras: [LoRAUse] = []
+        loras: [LoRAUse] = [],
+        groups: [ConditioningGroup] = [],
+        groupMode: ConditioningGroup.Mode = .attention,
+        initialImage: InitialImage? = nil,
+        wired: WiredReferences? = nil
     ) {
         self.prompt = prompt
         self.negativePrompt = negativePrompt
@@ -61,6 +77,10 @@ public struct GenerationRequest: Sendable, Equatable {
         self.seed = seed
         self.imageCount = imageCount
         self.loras = loras
+        self.groups = groups
+        self.groupMode = groupMode
+        self.initialImage = initialImage
+        self.wired = wired
     }
 }
 
@@ -70,6 +90,8 @@ public struct ResolvedRequest: Sendable, Equatable {
     public let variant: Variant
     /// Steps of the schedule.
     public let steps: Int
+    /// Steps that are left out at its beginning, for an initial image; 0 without.
+    public let skippedSteps: Int
     /// Guidance, 0 for none.
     public let guidance: Float
     /// Timestep shift (mu).
@@ -87,6 +109,8 @@ public struct ResolvedRequest: Sendable, Equatable {
     /// The prompt in its template and, with guidance, the negative prompt.
     let prompts: [PromptTemplate.Encoding]
 
+    /// Steps that are run.
+    public var stepsToRun: Int { steps - skippedSteps }
     /// Tokens the transformer sees of the prompt, the template's suffix included.
     public var promptTokens: Int { prompts[0].ids.count - PromptTemplate.sliceStart }
     /// Tokens of the prompt beyond the limit, which are dropped.
@@ -127,5 +151,7 @@ extension GenerationRequest {
         guard seed <= UInt64(Int64.max) - UInt64(imageCount - 1) else {
             throw .request("seed \(seed), expected at most 2⁶³ − 1 for the last picture")
         }
+        try initialImage?.validate(for: self)
+        try wired?.validate()
     }
 }

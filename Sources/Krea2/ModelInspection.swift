@@ -21,6 +21,12 @@ public struct ModelInspection: Sendable, Equatable {
         case dump
         /// Changes of a model's layers.
         case lora
+        /// What the text encoder makes of a picture.
+        case reference
+        /// The same of several pictures together.
+        case moodboard
+        /// The same of a prompt, from the cache.
+        case encodedPrompt
         case unknown
     }
 
@@ -168,6 +174,14 @@ extension ModelInspection {
 
     /// The kind and the prefix of its names.
     private static func recognise(_ checkpoint: Checkpoint) -> (Kind, String) {
+        let format = checkpoint.metadata["format"].flatMap(RowContainer.Format.init(rawValue:))
+        if let format, checkpoint.record("taps") != nil {
+            switch format {
+            case .reference: return (.reference, "")
+            case .moodboard: return (.moodboard, "")
+            case .prompt: return (.encodedPrompt, "")
+            }
+        }
         for (kind, marks) in marks {
             guard let first = marks.first else { continue }
             for prefix in checkpoint.prefixes(of: first)
@@ -222,6 +236,9 @@ extension ModelInspection {
                 .compactMap { size(checkpoint, $0) }
         case .dump:
             [("images", "noise", 0), ("latent height", "noise", -2), ("latent width", "noise", -1)]
+                .compactMap { size(checkpoint, $0) }
+        case .reference, .moodboard, .encodedPrompt:
+            [("rows", "taps", 0), ("taps", "taps", 1), ("text width", "taps", 2)]
                 .compactMap { size(checkpoint, $0) }
         case .lora, .unknown:
             []

@@ -97,7 +97,8 @@ public struct GenerationPlan: Sendable {
 
     /// What a stage computes and reads.
     public struct Stage: Sendable {
-        /// "text encoder", "transformer" or "autoencoder".
+        /// "pictures", "initial image", "references", "text encoder", "transformer" or
+        /// "autoencoder".
         public let name: String
         /// How often it runs: once, in each step of each picture, for each picture.
         public let repetitions: Int
@@ -126,7 +127,7 @@ public struct GenerationPlan: Sendable {
     public let residentWeightBytes: Int
     /// Bytes of the LoRAs that are applied, and of buffers for them.
     public let loraBytes: Int
-    /// Bytes that the program and small tensors take, about.
+    /// Bytes that the program, small tensors and the taps of references take, about.
     public let programBytes: Int
     /// Bytes resident at most.
     public var peakBytes: Int { arenaBytes + residentWeightBytes + loraBytes + programBytes }
@@ -143,6 +144,12 @@ public struct GenerationPlan: Sendable {
 public struct GenerationProgress: Sendable {
     /// The stages in order.
     public enum Stage: String, Sendable {
+        /// Pictures to conditioning, before a run: steps are pictures, and no other stage counts.
+        case references
+        /// Initial image to latent, where there is one.
+        case initialImage
+        /// Reference pictures to latents, where they stand in the sequence.
+        case referenceLatents
         /// Prompt to conditioning.
         case textEncoder
         /// Noise to latent.
@@ -157,7 +164,7 @@ public struct GenerationProgress: Sendable {
     public let fraction: Double
     /// Finished steps of this picture.
     public let step: Int
-    /// Steps of a picture.
+    /// Steps of a picture that are run.
     public let steps: Int
     /// Picture, from 0.
     public let image: Int

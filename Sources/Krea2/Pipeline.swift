@@ -15,6 +15,8 @@ public struct PipelineOptions: Sendable {
     ///
     /// Weights that do not fit are read from disk again in each step, which changes no picture.
     public var memoryByteCount: Int?
+    /// Where encoded pictures and prompts are kept for the next run; nil for nowhere.
+    public var cache: EncodingCache?
 
     /// Chooses options.
     ///
@@ -23,16 +25,19 @@ public struct PipelineOptions: Sendable {
     ///   - variant: Which checkpoint it is; nil to go by the files.
     ///   - precision: Arithmetic of the linear layers.
     ///   - memoryByteCount: Most bytes of memory to use; nil for what the machine can spare.
+    ///   - cache: Where encoded pictures and prompts are kept for the next run; nil for nowhere.
     public init(
         threads: Int = Engine.defaultThreads,
         variant: Variant? = nil,
         precision: Precision = .automatic,
-        memoryByteCount: Int? = nil
+        memoryByteCount: Int? = nil,
+        cache: EncodingCache? = nil
     ) {
         self.threads = threads
         self.variant = variant
         self.precision = precision
         self.memoryByteCount = memoryByteCount
+        self.cache = cache
     }
 }
 
@@ -47,8 +52,8 @@ public final class Pipeline {
 
     let options: PipelineOptions
     let arithmetic: RunArithmetic
-    private let kernels: Kernels
-    private let template: PromptTemplate
+    let kernels: Kernels
+    let template: PromptTemplate
     let encoderFiles: TextEncoderFiles
     let encoder: TextEncoder
     let transformerFiles: TransformerFiles
@@ -162,11 +167,13 @@ extension Pipeline {
         try request.validate()
         let tokens = request.width * request.height / 256
         let isTurbo = summary.variant == .turbo
+        let steps = request.steps ?? summary.recommendedSteps
         let guidance = request.guidance ?? summary.recommendedGuidance
         let texts = [request.prompt] + (guidance > 0 ? [request.negativePrompt ?? ""] : [])
         return ResolvedRequest(
             variant: summary.variant,
-            steps: request.steps ?? summary.recommendedSteps,
+            steps: steps,
+            skippedSteps: try request.initialImage?.firstStep(of: steps) ?? 0,
             guidance: guidance,
             shift: request.shift
                 ?? (isTurbo ? Schedule.turboShift : shiftRule.shift(imageTokens: tokens)),
@@ -181,17 +188,30 @@ extension Pipeline {
 
     /// Predicts memory, disk reads and work; reads no weights.
     ///
-    /// - Parameter request: What is wanted.
+    /// - Parameters:
+    ///   - request: What is wanted.
+    ///   - pictures: What is encoded before the run, unless it is in the cache.
     /// - Returns: The prediction.
     /// - Throws: `.request` when a value is out of range.
-    public func plan(_ request: GenerationRequest) throws(GenerationError) -> GenerationPlan {
+    public func plan(
+        _ request: GenerationRequest,
+        encoding pictures: [ReferencePicture] = []
+    ) throws(GenerationError) -> GenerationPlan {
         let resolved = try resolve(request)
-        let sizes = runSizes(resolved)
+        let groups = try groups(request)
+        let sizes = try runSizes(resolved, request, groups)
         let loras = try LoRAActivation(request.loras, transformer, arithmetic)
-        let memory = try memoryPlan(sizes, loras)
+        let encoding = try encodingPlan(pictures)
+        let memory = try memoryPlan(sizes, loras, groups, encoding: encoding?.byteCount ?? 0)
         let weights = zip(["text encoder", "transformer", "autoencoder"], summary.parts)
         return GenerationPlan(
-            stages: stages(resolved, workload(sizes), memory.transformer),
+            stages: (encoding.map { [$0.stage] } ?? [])
+                + stages(
+                    resolved,
+                    workload(sizes),
+                    memory.transformer,
+                    towerBytes: sizes.wired?.encoder.towerByteCount ?? 0
+                ),
             buffers: memory.buffers.map {
                 GenerationPlan.Buffer(
                     stage: $0.stage,
@@ -202,90 +222,12 @@ extension Pipeline {
             },
             arenaBytes: memory.arena + memory.scratch,
             weightBytes: weights.map { ($0, $1.byteCount) },
-            residentWeightBytes: max(memory.weights, autoencoderFiles.decoderByteCount),
-            loraBytes: memory.loras,
-            programBytes: MemoryPlan.programByteCount
-        )
-    }
-
-    /// What the stages compute and read: matrices of the text stage once, and of the transformer in
-    /// each step those that do not stay in memory.
-    private func stages(
-        _ resolved: ResolvedRequest,
-        _ workload: Workload,
-        _ matrices: MatrixSupply.Plan
-    ) -> [GenerationPlan.Stage] {
-        let fusion = transformer.textFusion.order(
-            arithmetic.textFusion,
-            transformerFiles.checkpoint
-        )
-        let text = encoder.order(arithmetic.textEncoder).byteCount + fusion.byteCount
-        func stage(
-            _ name: String,
-            _ repetitions: Int,
-            _ work: ComputeWork,
-            _ bytes: Int,
-            repeating: Int = 0
-        ) -> GenerationPlan.Stage {
-            GenerationPlan.Stage(
-                name: name,
-                repetitions: repetitions,
-                work: work,
-                weightBytes: bytes,
-                firstReadBytes: bytes,
-                repeatedReadBytes: repeating
-            )
-        }
-        let (images, decoder) = (resolved.imageCount, autoencoderFiles.checkpoint.byteCount)
-        return [
-            stage("text encoder", 1, workload.text, text),
-            stage(
-                "transformer",
-                resolved.steps * images,
-                workload.step,
-                matrices.order.byteCount,
-                repeating: matrices.repeatedByteCount
+            residentWeightBytes: max(
+                memory.weights,
+                autoencoderFiles.byteCount(of: .decoder)
             ),
-            stage("autoencoder", images, workload.decoding, decoder, repeating: decoder),
-        ]
-    }
-
-    private func runSizes(_ resolved: ResolvedRequest) -> RunSizes {
-        let unit = GenerationRequest.sideMultiple
-        return RunSizes(
-            idCounts: resolved.prompts.map(\.ids.count),
-            textTokens: resolved.prompts.map { $0.ids.count - PromptTemplate.sliceStart },
-            packing: LatentPacking(
-                channels: transformer.config.tokenWidth / 4,
-                gridHeight: resolved.height / unit,
-                gridWidth: resolved.width / unit
-            )
-        )
-    }
-
-    func memory(_ sizes: RunSizes, _ arena: inout Arena) -> RunMemory {
-        RunMemory(
-            sizes,
-            arithmetic,
-            encoder: encoder.config,
-            transformer: transformer.config,
-            autoencoder: autoencoderFiles.config,
-            &arena
-        )
-    }
-
-    private func workload(_ sizes: RunSizes) -> Workload {
-        let packing = sizes.packing
-        return Workload(
-            sizes,
-            arithmetic,
-            encoder: encoder.config,
-            layers: encoder.taps.last ?? 0,
-            transformer: transformer.config,
-            decoding: autoencoderFiles.config.floatingPointOperations(
-                latentHeight: 2 * packing.gridHeight,
-                latentWidth: 2 * packing.gridWidth
-            )
+            loraBytes: memory.loras,
+            programBytes: memory.program
         )
     }
 }
@@ -381,11 +323,12 @@ extension Pipeline {
     ) throws(GenerationError) -> Run {
         let resolved = try resolve(request)
         report(resolved, messages)
-        try checkVocabulary(resolved)
+        try encoder.checkVocabulary(resolved.prompts.flatMap(\.ids))
 
-        let sizes = runSizes(resolved)
+        let groups = try groups(request)
+        let sizes = try runSizes(resolved, request, groups)
         let loras = try LoRAActivation(request.loras, transformer, arithmetic)
-        let plan = try memoryPlan(sizes, loras)
+        let plan = try memoryPlan(sizes, loras, groups)
         var arena = Arena(Storage(byteCount: plan.arena))
         let operators = Operators(
             kernels: kernels,
@@ -401,12 +344,20 @@ extension Pipeline {
             operators: operators,
             transformer: transformer,
             loras: loras,
+            groups: groups,
             meter: ProgressMeter(workload(sizes), resolved, progress),
             dump: dump
         )
+        if let image = request.initialImage { try encode(image, run) }
+        if let wired = sizes.wired { try encodeLatents(wired, run) }
         try loras.readWeights(operators)
         try run.prepare(.text)
-        try encode(resolved.prompts.map(\.ids), run)
+        if let wired = sizes.wired {
+            try encode(wired, run)
+        } else {
+            try encode(resolved.prompts.map(\.ids), run, messages)
+        }
+        try fuse(run)
         run.matrices = try MatrixSupply(plan.transformer, operators: operators)
         return run
     }
@@ -420,8 +371,11 @@ extension Pipeline {
         private(set) var operators: Operators
         private(set) var transformer: Transformer
         private let loras: LoRAActivation
+        let groups: GroupSet
         let meter: ProgressMeter
         let dump: Dump?
+        /// What to begin with, once it is encoded; nil for pure noise.
+        var initial: InitialLatent?
         /// The transformer's matrices, once the prompts are encoded.
         var matrices: MatrixSupply?
 
@@ -442,6 +396,7 @@ extension Pipeline {
             operators: Operators,
             transformer: Transformer,
             loras: LoRAActivation,
+            groups: GroupSet,
             meter: ProgressMeter,
             dump: Dump?
         ) {
@@ -449,7 +404,7 @@ extension Pipeline {
             self.sizes = sizes
             self.memory = memory
             (self.operators, self.transformer) = (operators, transformer)
-            self.loras = loras
+            (self.loras, self.groups) = (loras, groups)
             self.meter = meter
             self.dump = dump
         }
@@ -461,21 +416,6 @@ extension Pipeline {
         where prompt.truncatedTokens > 0 {
             messages(
                 "\(name): the last \(prompt.truncatedTokens) tokens are dropped, \(limit) fit"
-            )
-        }
-    }
-
-    private func checkVocabulary(_ resolved: ResolvedRequest) throws(GenerationError) {
-        let largest = resolved.prompts.lazy.flatMap(\.ids).max() ?? 0
-        guard largest < encoder.config.vocabulary else {
-            throw .model(
-                .damaged(
-                    path: encoderFiles.whole.path,
-                    tensor: nil,
-                    found: "embeddings of \(encoder.config.vocabulary) tokens",
-                    expected:
-                        "more than \(largest), a token of the prompt; the tokenizer is another"
-                )
             )
         }
     }

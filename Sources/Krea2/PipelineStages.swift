@@ -4,32 +4,99 @@ import Tensors
 
 // The stages of a run, in order.
 extension Pipeline {
-    /// Prompts to text tokens of the transformer.
-    func encode(_ ids: [[Int32]], _ run: Run) throws(GenerationError) {
-        let names = ["pos", "neg"]
-        let layers = Double(encoder.taps.last ?? 0)
-        let watch = Watch(stage: "text encoder", checkpoint: encoderFiles.checkpoint) {
-            run.meter.advanceText(by: 1 / layers)
+    /// Fails when the files lack the autoencoder's encoder, or it is not as expected.
+    func checkLatentEncoder() throws(GenerationError) {
+        let operators = Operators(kernels: arithmetic.kernels, threads: 1)
+        do {
+            try LatentEncoderWeights.check(autoencoderFiles, operators)
+        } catch {
+            throw .model(error)
         }
-        let operators = Operators(sharing: run.operators, policy: arithmetic.textEncoder)
-        let order = encoder.order(arithmetic.textEncoder)
-        try encoder.forward(
-            ids,
-            supply: MatrixSupply(order, operators: operators),
-            scratch: run.memory.encoder,
-            operators: operators,
-            watch: watch,
-            into: run.memory.taps
-        )
-        for (index, ids) in ids.enumerated() {
-            run.dump?.add("ids.\(names[index])", ids)
-            run.dump?.add("taps.\(names[index])", run.memory.taps[index])
-        }
-        try fuse(names, run)
     }
 
-    /// Taps to text tokens.
-    private func fuse(_ names: [String], _ run: Run) throws(GenerationError) {
+    /// The initial image to its latent.
+    ///
+    /// The encoder's weights are in memory only here.
+    func encode(_ image: InitialImage, _ run: Run) throws(GenerationError) {
+        guard let scratch = run.memory.latentEncoder else {
+            preconditionFailure("no memory for the initial image")
+        }
+        let (encoder, operators) = try latentEncoder(run)
+        try encoder.encode(
+            image.rgb,
+            scratch,
+            operators: operators,
+            progress: { run.meter.advanceEncoding(to: $0) }
+        )
+        let (latent, mask) = (scratch.latent, image.latentMask)
+        run.dump?.add("init.latents", latent)
+        if let mask {
+            let shape = Array(latent.shape.dropFirst())
+            run.dump?.add("init.mask", mask.map { $0 ? 1 : 0 }, shape: shape)
+        }
+        run.initial = InitialLatent(latent.elements, mask: mask, run.sizes.packing)
+    }
+
+    /// The autoencoder's encoder, and what it computes with.
+    func latentEncoder(_ run: Run) throws(GenerationError) -> (LatentEncoder, Operators) {
+        let operators = Operators(sharing: run.operators, policy: arithmetic.autoencoder)
+        do {
+            return (try LatentEncoder(autoencoderFiles, operators: operators), operators)
+        } catch {
+            throw .model(error)
+        }
+    }
+
+    /// Prompts to taps.
+    func encode(
+        _ ids: [[Int32]],
+        _ run: Run,
+        _ messages: (String) -> Void
+    ) throws(GenerationError) {
+        if let kept = keptTaps(ids) {
+            for (taps, kept) in zip(run.memory.taps, kept) { taps.copy(from: kept) }
+            run.meter.advanceText(by: 1)
+        } else {
+            let layers = Double(encoder.taps.last ?? 0)
+            let watch = encoder.watch { run.meter.advanceText(by: 1 / layers) }
+            let operators = Operators(sharing: run.operators, policy: arithmetic.textEncoder)
+            let order = encoder.order(arithmetic.textEncoder)
+            try encoder.forward(
+                ids.map { TokenSequence($0) },
+                supply: MatrixSupply(order, operators: operators),
+                scratch: run.memory.encoder,
+                operators: operators,
+                watch: watch,
+                into: run.memory.taps
+            )
+            for (taps, ids) in zip(run.memory.taps, ids) { keep(taps, of: ids, messages) }
+        }
+        dump(ids, run)
+    }
+
+    /// Keeps the ids and taps of all prompts.
+    func dump(_ ids: [[Int32]], _ run: Run) {
+        for (name, (ids, taps)) in zip(Self.promptNames, zip(ids, run.memory.taps)) {
+            run.dump?.add("ids.\(name)", ids)
+            run.dump?.add("taps.\(name)", taps)
+        }
+    }
+
+    /// What dumps call the prompt and the negative one.
+    private static let promptNames = ["pos", "neg"]
+
+    /// The taps of all prompts from the cache; nil where one of them is not there.
+    private func keptTaps(_ ids: [[Int32]]) -> [Tensor]? {
+        var all: [Tensor] = []
+        for ids in ids {
+            guard let taps = keptTaps(of: ids) else { return nil }
+            all.append(taps)
+        }
+        return all
+    }
+
+    /// Taps to text tokens of the transformer.
+    func fuse(_ run: Run) throws(GenerationError) {
         let operators = Operators(sharing: run.operators, policy: arithmetic.textFusion)
         let order = transformer.textFusion.order(
             arithmetic.textFusion,
@@ -46,9 +113,42 @@ extension Pipeline {
                 watch: watch,
                 into: text
             )
-            run.dump?.add("text.\(names[index]).fused", scratch.fused)
-            run.dump?.add("text.\(names[index]).in", text)
+            let name = Self.promptNames[index]
+            run.dump?.add("text.\(name).fused", scratch.fused)
+            run.dump?.add("text.\(name).in", text)
+            run.sizes.wired?.sort(text, ofPrompt: index)
         }
+        for (index, member) in run.groups.members.enumerated() {
+            try fuse(member, index, supply, operators, run)
+        }
+    }
+
+    /// Taps of a group to rows of the transformer, each part alone; no prompt takes part.
+    private func fuse(
+        _ member: GroupSet.Member,
+        _ index: Int,
+        _ supply: MatrixSupply,
+        _ operators: Operators,
+        _ run: Run
+    ) throws(GenerationError) {
+        let name = "reference \(oneLine(member.group.rows.key)), text fusion"
+        let injected = member.injectedRows
+        for (part, memory) in zip(member.group.rows.parts, run.memory.groupFusions[index]) {
+            member.copyTaps(of: part, to: memory.scratch.taps)
+            try run.transformer.textFusion.forward(
+                memory.scratch,
+                supply: supply,
+                operators: operators,
+                watch: Watch(stage: name, checkpoint: transformerFiles.checkpoint) {},
+                keyLogs: member.keyLogs(of: Array(part)),
+                into: memory.rows
+            )
+            for (place, row) in injected.enumerated() where part.contains(row) {
+                let fused = memory.rows.row(row - part.lowerBound)
+                run.memory.groups[index].row(place).copy(from: fused)
+            }
+        }
+        run.dump?.add("group\(index).in", run.memory.groups[index])
     }
 
     /// Noise to latent: `[channels, h, w]`.
@@ -60,28 +160,30 @@ extension Pipeline {
             seed: run.resolved.seed + UInt64(image)
         )
         let schedule = Schedule(steps: run.resolved.steps, shift: run.resolved.shift)
-        let rotary = RotaryTable(
-            joining: run.memory.texts.map {
-                transformer.rotaryTable(
-                    textTokens: $0.rows,
-                    gridHeight: packing.gridHeight,
-                    gridWidth: packing.gridWidth
-                )
-            }
-        )
+        let branches = StepBranches(transformer, run)
         run.dump?.addImage("noise", noise, shape: shape)
         if image == 0 {
             run.dump?.add("sigmas", schedule.sigmas, shape: [schedule.sigmas.count])
         }
 
-        var tokens = packing.pack(noise)
-        for step in schedule.times.indices {
+        let packedNoise = packing.pack(noise)
+        let first = run.resolved.skippedSteps
+        var tokens =
+            run.initial?.mixed(with: packedNoise, sigma: schedule.sigmas[first]) ?? packedNoise
+        for step in schedule.times.indices.dropFirst(first) {
             try run.prepare(.step(sigma: schedule.sigmas[step]))
             run.memory.image.write(tokens)
-            try velocities(rotary, step, image, schedule.times[step], run)
+            let place = StepPlace(
+                image: image,
+                step: step,
+                sigma: schedule.sigmas[step],
+                time: schedule.times[step]
+            )
+            try velocities(place, branches, run)
             let velocity = guided(step, run)
             let difference = schedule.sigmas[step + 1] - schedule.sigmas[step]
             for i in tokens.indices { tokens[i] += difference * velocity[i] }
+            run.initial?.restore(&tokens, noise: packedNoise, sigma: schedule.sigmas[step + 1])
             run.dump?.addImage("step\(step).latents", tokens, shape: run.memory.image.shape)
         }
         let latent = packing.unpack(tokens)
@@ -89,35 +191,81 @@ extension Pipeline {
         return latent
     }
 
-    /// One evaluation of the transformer, with all prompts.
+    /// The velocities of a step: with the prompt and its groups, and with the negative prompt.
     private func velocities(
-        _ rotary: RotaryTable,
-        _ step: Int,
-        _ image: Int,
-        _ time: Float,
+        _ place: StepPlace,
+        _ branches: StepBranches,
         _ run: Run
     ) throws(GenerationError) {
-        let branches = zip(run.memory.texts, run.memory.velocities).map {
-            TransformerBranch(text: $0, velocity: $1)
+        let prompts = run.memory.velocities.count
+        switch run.groups.mode {
+        case .attention:
+            let active = run.groups.active(sigma: place.sigma)
+            let evaluation = Evaluation(place: place, groups: active, prompts: prompts)
+            try evaluate(evaluation, branches, run)
+        case .exact:
+            let terms = run.groups.terms(sigma: place.sigma)
+            var evaluation = Evaluation(place: place, groups: [], prompts: prompts)
+            evaluation.count = 1 + terms.count
+            try evaluate(evaluation, branches, run)
+            let alone = run.memory.velocities[0].elements
+            var velocity = alone
+            // The negative prompt has no groups.
+            (evaluation.prompts, evaluation.isFirst) = (1, false)
+            for term in terms {
+                evaluation.groups = [term.active]
+                try evaluate(evaluation, branches, run)
+                let other = run.memory.velocities[0].elements
+                for i in velocity.indices {
+                    velocity[i] += term.strength * (other[i] - alone[i])
+                }
+            }
+            run.memory.velocities[0].write(velocity)
         }
-        let parts = Double(transformer.config.blocks + branches.count)
+    }
+
+    /// One evaluation of the transformer.
+    private func evaluate(
+        _ evaluation: Evaluation,
+        _ rows: StepBranches,
+        _ run: Run
+    ) throws(GenerationError) {
+        let groups = evaluation.groups.map { active in
+            let member = run.groups.members[active.member]
+            return BranchGroup(
+                rows: run.memory.groups[active.member],
+                keyLogs: member.keyLogs(of: member.injectedRows),
+                logMass: member.logMass,
+                family: member.group.family,
+                weights: active.weights
+            )
+        }
+        let branches = rows.branches(evaluation.prompts, groups)
+        let place = evaluation.place
+        let parts = Double(evaluation.count * (transformer.config.blocks + branches.count))
         let watch = Watch(
-            stage: "transformer, step \(step + 1)",
+            stage: "transformer, step \(place.step + 1)",
             checkpoint: transformerFiles.checkpoint
         ) {
-            run.meter.advanceStep(by: 1 / parts, image: image, step: step)
+            run.meter.advanceStep(
+                by: 1 / parts,
+                image: place.image,
+                step: place.step - run.resolved.skippedSteps
+            )
         }
-        let dump = step == 0 && image == 0 ? run.dump : nil
+        let isDumped =
+            place.step == run.resolved.skippedSteps && place.image == 0 && evaluation.isFirst
+        let dump = isDumped ? run.dump : nil
         try run.transformer.forward(
             run.memory.image,
             branches,
-            rotary: rotary,
-            time: time,
+            rotary: rows.rotary(branches),
+            time: place.time,
             supply: run.supply(),
             scratch: run.memory.transformer,
             operators: run.operators,
             watch: watch,
-            observe: dump.map { dump in { dump.add("step0.block\($0)", $1) } }
+            observe: dump.map { dump in { dump.add("step\(place.step).block\($0)", $1) } }
         )
     }
 
@@ -181,4 +329,76 @@ extension Pipeline {
             seed: run.resolved.seed + UInt64(image)
         )
     }
+}
+
+/// What the transformer sees in all steps of a picture.
+private struct StepBranches {
+    /// The prompts with the pictures of their sequences.
+    private let prompts: [TransformerBranch]
+    /// Angles of each prompt's text and of the image.
+    private let tables: [RotaryTable]
+    /// Angles of text, as many as a group has rows.
+    private let still: RotaryTable
+
+    init(_ transformer: Transformer, _ run: Pipeline.Run) {
+        let (sizes, memory) = (run.sizes, run.memory)
+        let latents = sizes.wired?.latents(memory.latents, beside: sizes.packing, transformer)
+        prompts = zip(memory.texts, memory.velocities).enumerated().map { index, tensors in
+            let (text, velocity) = tensors
+            return sizes.wired?.branch(
+                ofPrompt: index,
+                text,
+                velocity: velocity,
+                latents ?? [],
+                blocks: transformer.config.blocks
+            ) ?? TransformerBranch(text: text, velocity: velocity)
+        }
+        tables = prompts.map {
+            transformer.rotaryTable(
+                textTokens: $0.text.rows,
+                gridHeight: sizes.packing.gridHeight,
+                gridWidth: sizes.packing.gridWidth
+            )
+        }
+        let rows = (prompts[0].groups.map(\.rows) + memory.groups).map(\.rows)
+        still = transformer.rotaryTable(RotaryPosition.text(tokens: rows.max() ?? 1))
+    }
+
+    /// The first prompts, with groups beside the very first.
+    func branches(_ count: Int, _ groups: [BranchGroup]) -> [TransformerBranch] {
+        var branches = Array(prompts.prefix(count))
+        branches[0].groups += groups
+        return branches
+    }
+
+    /// Angles of all rows in the order in which `TransformerRows` places them.
+    func rotary(_ branches: [TransformerBranch]) -> RotaryTable {
+        let sequences = zip(tables, branches).flatMap { [$0] + $1.latents.map(\.rotary) }
+        let groups = branches.flatMap(\.groups).flatMap { group in
+            [still.rows(0..<group.rows.rows)] + (group.latent.map { [$0.rotary] } ?? [])
+        }
+        return RotaryTable(joining: sequences + groups)
+    }
+}
+
+/// A step of a picture.
+private struct StepPlace {
+    let image: Int
+    let step: Int
+    /// Noise level at which the step begins, and what the network is told of it.
+    let sigma: Float
+    let time: Float
+}
+
+/// One of the evaluations of a step.
+private struct Evaluation {
+    let place: StepPlace
+    /// What the prompt's rows see beside each other.
+    var groups: [GroupSet.Active]
+    /// 1, or 2 with the negative prompt.
+    var prompts: Int
+    /// Evaluations of the step.
+    var count = 1
+    /// Whether it is the first of them.
+    var isFirst = true
 }

@@ -157,17 +157,25 @@ extension Tensor {
     }
 }
 
-/// Everything that one step of one small picture computes, by name.
+/// Everything that a run computes, by name.
 struct Outcome {
     let tensors: [String: Tensor]
 
-    /// Runs the model at `files`.
+    /// Keeps what a run computes.
+    init(_ pipeline: Pipeline, _ request: GenerationRequest) throws {
+        let dump = Dump(imageCount: request.imageCount)
+        _ = try pipeline.generate(request, dump: dump)
+        let folder = try TemporaryFolder()
+        try dump.write(to: folder.file("dump.safetensors"), overwriting: false)
+        tensors = try Weights(folder.file("dump.safetensors")).tensors
+    }
+
+    /// Runs one step of one small picture with the model at `files`.
     init(_ files: ModelFiles) throws {
         let pipeline = try Pipeline(
             files,
             options: PipelineOptions(threads: 1, variant: .turbo, precision: .float32)
         )
-        let dump = Dump(imageCount: 1)
         let request = GenerationRequest(
             prompt: "a fox walking in the snow",
             width: 64,
@@ -175,11 +183,11 @@ struct Outcome {
             steps: 1,
             seed: 1
         )
-        _ = try pipeline.generate(request, dump: dump)
-        let folder = try TemporaryFolder()
-        try dump.write(to: folder.file("dump.safetensors"), overwriting: false)
-        tensors = try Weights(folder.file("dump.safetensors")).tensors
+        try self.init(pipeline, request)
     }
+
+    /// The elements of a float32 tensor.
+    func floats(_ name: String) throws -> [Float] { try #require(tensors[name]).elements }
 
     /// Names of the tensors that are not bit for bit the same, sorted.
     func differences(from other: Outcome) -> [String] {

@@ -106,7 +106,9 @@ struct ModelFuzzTests {
         let operators = Operators(threads: 1)
         func openAutoencoder(_ folder: String) throws {
             let files = try AutoencoderFiles(path: folder)
+            let encoder = Result { try LatentEncoder(files, operators: operators) }
             _ = try Autoencoder(files, operators: operators)
+            _ = try encoder.get()
         }
         let official = FixtureModel.path("head16/turbo.safetensors")
         let comfy = try FixtureModel.files("head48").autoencoder

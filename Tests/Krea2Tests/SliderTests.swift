@@ -99,7 +99,28 @@ struct SliderTests {
         (#"{"format": "krea2-slider", "version": 2}"#, "\"version\" 2"),
         (#"{"format": "krea2-slider", "version": 1}"#, "a name"),
         (#"{"format": "krea2-slider", "version": 1, "name": "a/b"}"#, "a name"),
-        (#"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles"}"#, "signed"),
+        (#"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "x"}"#, "or \"poles\""),
+        (#"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles"}"#, "with texts"),
+        (
+            #"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles", "poles": []}"#,
+            "an object"
+        ),
+        (
+            #"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles", "poles": {"#
+                + #""positive": ["x"]}}"#, "\"negative\" null, expected 1 to 8 texts"
+        ),
+        (
+            #"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles", "poles": {"#
+                + #""positive": ["x", 1], "negative": ["y"]}}"#, "1 to 8 texts"
+        ),
+        (
+            #"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "poles", "poles": {"#
+                + #""positive": ["x"], "negative": [""]}}"#, "1 to 8 texts"
+        ),
+        (
+            #"{"format": "krea2-slider", "version": 1, "name": "movement", "kind": "poles", "#
+                + #""eta_negative": -1}"#, "0.0 to 16.0"
+        ),
         (#"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "signed"}"#, "\"file\""),
         (
             #"{"format": "krea2-slider", "version": 1, "name": "a", "kind": "pair", "file": "x"}"#,
@@ -187,9 +208,17 @@ struct SliderTests {
         ]
         _ = try file.write(to: folder, as: "b.safetensors")
         _ = try lora.write(to: folder, as: "c.safetensors")
-        #expect(try library.slider("a").positive.path == folder.file("loras/x"))
-        #expect(try library.slider("b").positive.path == folder.file("b.safetensors"))
-        #expect(try library.sliders().map(\.name) == ["a"])
+        func path(_ name: String) throws -> String {
+            var found = ""
+            _ = try library.slider(name).use(1) { path throws(GenerationError) in
+                found = path
+                return try open(folder.file("c.safetensors"))
+            }
+            return found
+        }
+        #expect(try path("a") == folder.file("loras/x"))
+        #expect(try path("b") == folder.file("b.safetensors"))
+        #expect(try library.sliders().map(\.name) == ["a", "complexity", "intensity", "movement"])
         for name in ["c", "none", "../a", ""] {
             #expect(throws: GenerationError.missingSlider(name: name, lookedAt: library.folders)) {
                 try library.slider(name)
@@ -197,6 +226,37 @@ struct SliderTests {
         }
         _ = try manifest(#""kind": "signed", "file": "x""#, "e.slider.json")
         #expect(throws: GenerationError.self) { try library.slider("e") }
+    }
+
+    @Test func textsTakeThePlaceOfHostedSlidersOnly() throws {
+        let library = try library()
+        let texts = try ["intensity", "complexity", "movement"].map { name in
+            let slider = try library.slider(name)
+            #expect(slider.name == name && slider.kind == .poles && slider.window == 0...1)
+            let poles = try #require(slider.poles)
+            #expect(poles.strength(at: 100) == 0.5 && poles.strength(at: -100) == -0.5)
+            #expect(poles.positive.count == poles.negative.count)
+            return poles.texts
+        }
+        #expect(Set(texts.joined()).count == texts.joined().count)
+        #expect(throws: GenerationError.self) { try library.slider("Intensity") }
+        // A LoRA goes first; a manifest may ask for the texts all the same.
+        let signed = #"{"format": "krea2-slider", "version": 1, "name": "intensity", "kind": "#
+        _ = try folder.write(signed + #""signed", "file": "x"}"#, to: "intensity.slider.json")
+        #expect(try library.slider("intensity").poles == nil)
+        #expect(try library.sliders().map(\.kind) == [.poles, .signed, .poles])
+        let asked = try SliderManifest(path: folder.write(signed + #""poles"}"#, to: "i.json"))
+        #expect(asked.poles?.texts == texts[0])
+    }
+
+    @Test func textsAreInNoHeader() throws {
+        var file = lora
+        file.metadata = [
+            "slider.format": "krea2-slider", "slider.version": "1", "slider.name": "movement",
+            "slider.kind": "poles",
+        ]
+        let path = try file.write(to: folder, as: "b.safetensors")
+        #expect(throws: GenerationError.self) { try SliderManifest(path: path) }
     }
 
     @Test func theEmbeddedModelHasThreeSliders() throws {

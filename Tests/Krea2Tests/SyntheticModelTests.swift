@@ -34,7 +34,7 @@ struct SyntheticModelTests {
             (tensors.count, tensors.reduce(0) { $0 + $1.shape.reduce(1, *) })
         }
         #expect(count(SyntheticSizes.full.transformer()) == (430, 12_820_073_036))
-        #expect(count(SyntheticSizes.full.textEncoder()) == (397, 4_022_465_536))
+        #expect(count(SyntheticSizes.full.textEncoder()) == (712, 4_437_813_248))
         #expect(count(SyntheticSizes.full.autoencoder()) == (104, 71_524_595))
         let whole = SyntheticModel(
             folder: "/nowhere",

@@ -69,15 +69,27 @@ public final class BenchmarkModel {
         }
     }
 
-    /// The text encoder, opened, with the layers that the model taps.
-    func textEncoder() throws(GenerationError) -> TextEncoder {
-        let companions = try companions()
+    /// The text encoder's files, opened.
+    private func textEncoderFiles() throws(GenerationError) -> TextEncoderFiles {
         let path: String
         if let textEncoderPath {
             path = textEncoderPath
         } else {
-            path = try companions.textEncoder()
+            path = try companions().textEncoder()
         }
+        return try opening { () throws(CheckpointError) in try TextEncoderFiles(path: path) }
+    }
+
+    /// The text encoder's vision tower, opened; nil where there is none.
+    func visionTower() throws(GenerationError) -> VisionTower? {
+        let files = try textEncoderFiles()
+        guard VisionFiles.root(of: files) != nil else { return nil }
+        return try opening { () throws(CheckpointError) in try VisionTower(VisionFiles(files)) }
+    }
+
+    /// The text encoder, opened, with the layers that the model taps.
+    func textEncoder() throws(GenerationError) -> TextEncoder {
+        let (companions, files) = (try companions(), try textEncoderFiles())
         let index = try opening { () throws(CheckpointError) in
             try ModelIndex(path: companions.settings("model_index.json"))
         }
@@ -88,7 +100,7 @@ public final class BenchmarkModel {
             taps = (0..<(try transformer().config.taps)).map { 2 + 3 * $0 }
         }
         return try opening { () throws(CheckpointError) in
-            try TextEncoder(TextEncoderFiles(path: path), taps: taps)
+            try TextEncoder(files, taps: taps)
         }
     }
 

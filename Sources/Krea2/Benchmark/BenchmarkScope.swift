@@ -24,6 +24,8 @@ public struct BenchmarkScope: Sendable {
     ///
     /// Several LoRAs cost as much as one whose rank is the sum of theirs.
     public var loraRanks: [Int] = [0]
+    /// Style references beside the text of block and dit; without rows for none.
+    public var references = [BenchmarkReferences(count: 0, rows: 0)]
     /// Steps of whole pictures; nil for what the model's authors recommend.
     public var steps: Int?
 
@@ -49,6 +51,24 @@ public struct BenchmarkPicture: Sendable, Equatable {
 
     /// Such as "1024x768".
     var text: String { "\(width)x\(height)" }
+}
+
+/// Style references beside a prompt.
+public struct BenchmarkReferences: Sendable, Equatable {
+    /// How many.
+    public let count: Int
+    /// Rows of each.
+    public let rows: Int
+    /// Whether they lead away from themselves.
+    public let isNegative: Bool
+
+    /// Names a number of references.
+    public init(count: Int, rows: Int, isNegative: Bool = false) {
+        (self.count, self.rows, self.isNegative) = (count, rows, isNegative)
+    }
+
+    /// Rows of all.
+    var tokens: Int { count * rows }
 }
 
 /// A matrix of a linear layer.

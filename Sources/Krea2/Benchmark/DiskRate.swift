@@ -74,11 +74,17 @@ enum DiskRate {
 
 /// Makes a folder and those above it, unless it is there.
 ///
-/// - Parameter path: The folder.
+/// - Parameters:
+///   - path: The folder.
+///   - isPrivate: Whether only the user may look into a new one.
 /// - Throws: `.cannotWrite`.
-func makeFolder(_ path: String) throws(CheckpointError) {
+func makeFolder(_ path: String, isPrivate: Bool = false) throws(CheckpointError) {
     do {
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            atPath: path,
+            withIntermediateDirectories: true,
+            attributes: isPrivate ? [.posixPermissions: 0o700] : nil
+        )
     } catch {
         throw .cannotWrite(path: path, reason: "the folder cannot be made")
     }

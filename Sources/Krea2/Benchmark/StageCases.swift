@@ -4,7 +4,8 @@ import Tensors
 import Tokenization
 
 extension BenchmarkSet {
-    /// The text encoder on random tokens, its weights read.
+    /// The text encoder on random tokens, and its vision tower on a random picture, their weights
+    /// read.
     ///
     /// - Parameters:
     ///   - models: Their text encoders are used.
@@ -29,10 +30,11 @@ extension BenchmarkSet {
                 let trials = StageTrials(scope, kernels: kernels, isCancelled)
                 var cases: [BenchmarkCase] = []
                 for model in models {
-                    let encoder = try model.textEncoder()
+                    let (encoder, tower) = (try model.textEncoder(), try model.visionTower())
                     let matrices = encoder.order(.float32).groups.flatMap(\.self)
                     cases += trials.cross(\.textEncoder, textEncoder: matrices) { variant in
                         scope.tokens.map { trials.textEncoder(encoder, tokens: $0, variant) }
+                            + (tower.map { [trials.visionTower($0, variant)] } ?? [])
                     }
                 }
                 return cases
@@ -250,12 +252,64 @@ private struct StageTrials {
             let (taps, scratch) = buffers(&arena)
             return try BenchmarkSample.measure { () throws(GenerationError) in
                 try encoder.forward(
-                    [ids],
+                    [TokenSequence(ids)],
                     supply: MatrixSupply(order, operators: operators),
                     scratch: scratch,
                     operators: operators,
-                    watch: Watch(stage: "text encoder", checkpoint: order.checkpoint) {},
+                    watch: encoder.watch {},
                     into: [taps]
+                )
+            }
+        }
+    }
+
+    // MARK: Vision tower
+
+    /// A reference of the usual size.
+    func visionTower(_ tower: VisionTower, _ variant: Variant) -> BenchmarkCase {
+        let (arithmetic, config) = (variant.arithmetic, tower.config)
+        let order = tower.order(arithmetic.textEncoder)
+        let unit = config.patch * config.merge
+        let side = max(1, 384 / unit) * unit
+        let patches = side / config.patch * (side / config.patch)
+        let types = Set(order.groups.joined().map(\.elements.elementType.rawValue)).sorted()
+        let operators = operators(
+            variant,
+            arithmetic.textEncoder,
+            packedBytes: Operators.packedByteCount(keys: patches, headSize: config.headSize)
+        )
+        return BenchmarkCase(
+            .te,
+            "vision tower",
+            shape: "\(side)x\(side)",
+            weights: types.joined(separator: " "),
+            precision: arithmetic.textEncoderPrecision,
+            threads: variant.threads,
+            work: Workload.vision(config, patches: patches, arithmetic),
+            weightBytes: order.byteCount
+        ) { () throws(GenerationError) in
+            let pixels = values.tensor([side, side, 3]).elements
+            let picture = try VisionPicture(width: side, height: side, values: pixels)
+            let grid = try picture.grid(config)
+            func buffers(_ arena: inout Arena) -> (features: VisionFeatures, VisionScratch) {
+                let activations = arithmetic.activations(arithmetic.textEncoder)
+                return (
+                    VisionFeatures(config, tokens: grid.tokens, &arena),
+                    VisionScratch(config, patches: grid.patches, activations, &arena)
+                )
+            }
+            var measuring = Arena.measuring()
+            _ = buffers(&measuring)
+            var arena = Arena(Storage(byteCount: measuring.byteCount))
+            let (features, scratch) = buffers(&arena)
+            return try BenchmarkSample.measure { () throws(GenerationError) in
+                try tower.forward(
+                    [(picture, grid)],
+                    supply: MatrixSupply(order, operators: operators),
+                    scratch: scratch,
+                    operators: operators,
+                    watch: tower.watch {},
+                    into: features
                 )
             }
         }

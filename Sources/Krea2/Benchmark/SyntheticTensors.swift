@@ -10,6 +10,7 @@ public struct SyntheticSizes: Sendable, Equatable {
     let textWidth, textHeads, textKeyValueHeads, textHeadSize, textFeedForwardWidth: Int
     let fusionHeads, fusionFeedForwardWidth: Int
     let vocabulary: Int
+    let visionBlocks, visionWidth, visionFeedForwardWidth, visionTableSide: Int
     let autoencoderWidth: Int
 
     /// Those of the released models, but for the number of blocks and layers.
@@ -29,6 +30,10 @@ public struct SyntheticSizes: Sendable, Equatable {
         fusionHeads: 20,
         fusionFeedForwardWidth: 6912,
         vocabulary: 151_936,
+        visionBlocks: 24,
+        visionWidth: 1024,
+        visionFeedForwardWidth: 4096,
+        visionTableSide: 48,
         autoencoderWidth: 96
     )
 
@@ -49,6 +54,10 @@ public struct SyntheticSizes: Sendable, Equatable {
         fusionHeads: 4,
         fusionFeedForwardWidth: 128,
         vocabulary: 512,
+        visionBlocks: 4,
+        visionWidth: 64,
+        visionFeedForwardWidth: 128,
+        visionTableSide: 4,
         autoencoderWidth: 8
     )
 
@@ -164,8 +173,10 @@ extension SyntheticSizes {
 // MARK: Text encoder
 
 extension SyntheticSizes {
-    /// The language part of Qwen3-VL.
-    func textEncoder() -> [SyntheticTensor] {
+    /// Qwen3-VL as far as it is used.
+    func textEncoder() -> [SyntheticTensor] { language() + vision() }
+
+    private func language() -> [SyntheticTensor] {
         let language = "model.language_model"
         let (query, key) = (textHeadSize * textHeads, textHeadSize * textKeyValueHeads)
         var tensors = [
@@ -194,6 +205,55 @@ extension SyntheticSizes {
                 matrix("mlp.up_proj", textFeedForwardWidth, textWidth),
                 matrix("mlp.down_proj", textWidth, textFeedForwardWidth),
             ]
+        }
+        return tensors
+    }
+}
+
+extension SyntheticSizes {
+    private func vision() -> [SyntheticTensor] {
+        let (tower, width, merged) = ("model.visual", visionWidth, 4 * visionWidth)
+        func norm(_ name: String, _ width: Int) -> [SyntheticTensor] {
+            [
+                self.norm("\(name).weight", width, mean: 1),
+                self.norm("\(name).bias", width),
+            ]
+        }
+        func layer(_ name: String, _ outputs: Int, _ inputs: Int) -> [SyntheticTensor] {
+            let bias = SyntheticTensor(name: name + ".bias", shape: [outputs], deviation: 0.1)
+            return [.weight(name, outputs, inputs, isNarrow: true), bias]
+        }
+        func merger(_ name: String, normed: Int) -> [SyntheticTensor] {
+            norm("\(name).norm", normed) + layer("\(name).linear_fc1", merged, merged)
+                + layer("\(name).linear_fc2", textWidth, merged)
+        }
+        let kernel = [width, 3, 2, 16, 16]
+        var tensors = [
+            SyntheticTensor(
+                name: "\(tower).patch_embed.proj.weight",
+                shape: kernel,
+                deviation: 1 / Float(kernel.dropFirst().reduce(1, *)).squareRoot(),
+                isNarrow: true
+            ),
+            SyntheticTensor(name: "\(tower).patch_embed.proj.bias", shape: [width], deviation: 0.1),
+            SyntheticTensor(
+                name: "\(tower).pos_embed.weight",
+                shape: [visionTableSide * visionTableSide, width],
+                deviation: 0.5,
+                isNarrow: true
+            ),
+        ]
+        for index in 0..<visionBlocks {
+            let name = "\(tower).blocks.\(index)"
+            tensors += norm("\(name).norm1", width) + norm("\(name).norm2", width)
+            tensors += layer("\(name).attn.qkv", 3 * width, width)
+            tensors += layer("\(name).attn.proj", width, width)
+            tensors += layer("\(name).mlp.linear_fc1", visionFeedForwardWidth, width)
+            tensors += layer("\(name).mlp.linear_fc2", width, visionFeedForwardWidth)
+        }
+        tensors += merger("\(tower).merger", normed: width)
+        for index in 0..<3 {
+            tensors += merger("\(tower).deepstack_merger_list.\(index)", normed: merged)
         }
         return tensors
     }

@@ -104,15 +104,18 @@ private struct TransformerTrials {
                 for tokens in scope.tokens {
                     for arithmetic in arithmetics {
                         let own = Operators(sharing: operators, policy: arithmetic.transformer)
-                        variants += scope.loraRanks.map {
-                            TransformerVariant(
-                                picture: size,
-                                textTokens: tokens,
-                                loraRank: $0,
-                                arithmetic: arithmetic,
-                                threads: threads,
-                                operators: own
-                            )
+                        variants += scope.loraRanks.flatMap { rank in
+                            scope.references.map { references in
+                                TransformerVariant(
+                                    picture: size,
+                                    textTokens: tokens,
+                                    loraRank: rank,
+                                    references: references,
+                                    arithmetic: arithmetic,
+                                    threads: threads,
+                                    operators: own
+                                )
+                            }
                         }
                     }
                 }
@@ -125,8 +128,29 @@ private struct TransformerTrials {
         Workload.blocks(
             transformer.config.block,
             count: blocks,
-            rows: variant.rows,
+            rows: variant.textTokens + variant.picture.tokens,
+            groups: (0..<variant.references.count).map { _ in variant.references.rows },
             variant.arithmetic
+        )
+    }
+
+    /// Text and references of a variant, seen in all blocks and, if it is timed alone, after each.
+    private func branch(_ variant: TransformerVariant, velocity: Tensor) -> TransformerBranch {
+        let (config, count) = (transformer.config, variant.references.count)
+        let weight = (variant.references.isNegative ? -1 : 1) / Float(max(1, count))
+        let weights = [Float](repeating: weight, count: config.blocks + 1)
+        return TransformerBranch(
+            text: values.tensor([variant.textTokens, config.width]),
+            velocity: velocity,
+            groups: (0..<count).map { _ in
+                BranchGroup(
+                    rows: values.tensor([variant.references.rows, config.width]),
+                    keyLogs: nil,
+                    logMass: 0,
+                    family: .references,
+                    weights: weights
+                )
+            }
         )
     }
 
@@ -187,12 +211,14 @@ private struct TransformerTrials {
         let scratch = variant.scratch(transformer.config, &arena)
         let x = scratch.residual
         let start = values.tensor(x.shape)
-        let modulation = values.tensor(scratch.time.projection.shape, deviation: 0.1)
-        let rows = BlockRows([0..<x.rows], rotary: variant.rotary(transformer))
+        let modulation = values.tensor(scratch.times[0].projection.shape, deviation: 0.1)
+        let branch = branch(variant, velocity: x)
+        let placed = TransformerRows([branch], imageTokens: variant.picture.tokens)
+        let rows = placed.block(0, wantsText: true, rotary: variant.rotary(transformer))
         let operators = operators(variant, transformer.blocks[0].matrixGroups.flatMap(\.self))
         return BenchmarkCase(
             .block,
-            "block 0 of \(transformer.config.blocks)\(variant.loraText)",
+            "block 0 of \(transformer.config.blocks)\(variant.additions)",
             shape: variant.shape,
             weights: transformer.blockStorage,
             precision: variant.arithmetic.effective,
@@ -201,7 +227,7 @@ private struct TransformerTrials {
             weightBytes: order.keptByteCount
         ) { () throws(GenerationError) in
             x.copy(from: start)
-            scratch.time.projection.copy(from: modulation)
+            scratch.times[0].projection.copy(from: modulation)
             return try BenchmarkSample.measure { () throws(GenerationError) in
                 try transformer.forward(
                     transformer.blocks[0],
@@ -222,7 +248,7 @@ private struct TransformerTrials {
             let order = transformer.order(variant.arithmetic.transformer)
             return BenchmarkCase(
                 .dit,
-                counted(transformer.config.blocks, "block") + variant.loraText,
+                counted(transformer.config.blocks, "block") + variant.additions,
                 shape: variant.shape,
                 weights: transformer.blockStorage,
                 precision: variant.arithmetic.effective,
@@ -258,10 +284,7 @@ private struct TransformerTrials {
         let buffers = variant.buffers(config, &arena)
         buffers.image.copy(from: values.tensor(buffers.image.shape))
         let rotary = variant.rotary(transformer)
-        let branch = TransformerBranch(
-            text: values.tensor([variant.textTokens, config.width]),
-            velocity: buffers.velocity
-        )
+        let branch = branch(variant, velocity: buffers.velocity)
         let supply = try MatrixSupply(
             MatrixSupply.Plan(order: order, budget: budget),
             operators: variant.operators
@@ -289,15 +312,22 @@ private struct TransformerVariant {
     let picture: BenchmarkPicture
     let textTokens: Int
     let loraRank: Int
+    let references: BenchmarkReferences
     let arithmetic: RunArithmetic
     let threads: Int
     let operators: Operators
 
-    /// Text and image tokens.
-    var rows: Int { textTokens + picture.tokens }
+    /// Text and image tokens, and those of references.
+    var rows: Int { textTokens + picture.tokens + references.tokens }
 
-    /// What is said of the LoRA.
-    var loraText: String { loraRank > 0 ? ", LoRA of rank \(loraRank)" : "" }
+    /// What is said of the LoRA and the references.
+    var additions: String {
+        let lora = loraRank > 0 ? ", LoRA of rank \(loraRank)" : ""
+        guard references.tokens > 0 else { return lora }
+        let sign = references.isNegative ? "negative " : ""
+        let counted = counted(references.count, sign + "reference")
+        return lora + ", \(counted) of \(references.rows) rows"
+    }
 
     /// How the factors of the LoRA are stored.
     var factorType: ElementType { arithmetic.activations(arithmetic.transformer) }
@@ -309,6 +339,7 @@ private struct TransformerVariant {
             config,
             textTokens: [textTokens],
             imageTokens: picture.tokens,
+            groupTokens: references.tokens,
             arithmetic.activations(arithmetic.transformer),
             &arena
         )
@@ -327,11 +358,18 @@ private struct TransformerVariant {
     }
 
     func rotary(_ transformer: Transformer) -> RotaryTable {
-        transformer.rotaryTable(
+        let own = transformer.rotaryTable(
             textTokens: textTokens,
             gridHeight: picture.height / GenerationRequest.sideMultiple,
             gridWidth: picture.width / GenerationRequest.sideMultiple
         )
+        guard references.tokens > 0 else { return own }
+        let others = transformer.rotaryTable(
+            textTokens: references.tokens,
+            gridHeight: 0,
+            gridWidth: 0
+        )
+        return RotaryTable(joining: [own, others])
     }
 }
 
@@ -339,7 +377,10 @@ extension BenchmarkScope {
     /// Bytes that attention packs at most.
     fileprivate func packedBytes(headSize: Int) -> Int {
         let rows = (sizes.map(\.tokens).max() ?? 0) + (tokens.max() ?? 0)
-        return Operators.packedByteCount(keys: rows, headSize: headSize)
+        return references.map { references in
+            let groups = (0..<references.count).map { _ in references.rows }
+            return Operators.packedByteCount(keys: [rows] + groups, headSize: headSize)
+        }.max() ?? 0
     }
 
     /// Bytes for weights within the limit of memory.

@@ -41,28 +41,32 @@ public struct LoRALibrary: Sendable {
     ///
     /// - Parameter name: What it is called.
     /// - Returns: That of `NAME.slider.json`, or in the header of `NAME.safetensors`, in the first
-    ///   folder that has one.
+    ///   folder that has one; texts for the names of the hosted service's sliders where none has.
     /// - Throws: `.missingSlider` with every folder looked at, `.model` for a damaged manifest.
     public func slider(_ name: String) throws(GenerationError) -> SliderManifest {
         for folder in SliderManifest.isName(name) ? folders : [] {
             let path = PathText.inside(folder, name)
             if PathText.kind(path + SliderManifest.suffix) == .file {
-                return try named(name, SliderManifest(path: path + SliderManifest.suffix))
+                return try slider(name, at: path + SliderManifest.suffix)
             }
             if PathText.kind(path + ".safetensors") == .file,
                 try hasManifest(path + ".safetensors")
             {
-                return try named(name, SliderManifest(path: path + ".safetensors"))
+                return try slider(name, at: path + ".safetensors")
             }
         }
-        throw .missingSlider(name: name, lookedAt: folders)
+        guard let builtIn = SliderManifest(builtIn: name) else {
+            throw .missingSlider(name: name, lookedAt: folders)
+        }
+        return builtIn
     }
 
-    /// All sliders that have a `NAME.slider.json`; names that are found twice count once.
+    /// The hosted service's sliders, and all that have a `NAME.slider.json`; names that are found
+    /// twice count once.
     ///
     /// - Throws: `.model` for a damaged manifest, or a folder that cannot be listed.
     public func sliders() throws(GenerationError) -> [SliderManifest] {
-        var names: Set<String> = []
+        var names = Set(SliderPoles.builtIn.keys)
         for folder in folders {
             for name in try PathText.names(in: folder) where name.hasSuffix(SliderManifest.suffix) {
                 names.insert(String(name.dropLast(SliderManifest.suffix.count)))
@@ -81,15 +85,16 @@ public struct LoRALibrary: Sendable {
         }
     }
 
-    /// Fails where a manifest is of another slider than the file's name says.
-    private func named(
+    /// Reads a manifest; fails where it is of another slider than the file's name says.
+    private func slider(
         _ name: String,
-        _ manifest: SliderManifest
+        at path: String
     ) throws(GenerationError) -> SliderManifest {
+        let manifest = try SliderManifest(path: path)
         guard manifest.name == name else {
             throw .model(
                 .damaged(
-                    path: manifest.positive.path,
+                    path: path,
                     tensor: nil,
                     found: "a manifest of the slider \(manifest.name)",
                     expected: "one of \(name), as the file's name says"

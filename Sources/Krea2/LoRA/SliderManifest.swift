@@ -1,17 +1,21 @@
 import Checkpoints
 import JSON
 
-/// How one or two LoRAs become a slider from −100 to 100.
+/// How one or two LoRAs, or texts in their place, become a slider from −100 to 100.
 ///
 /// A JSON file `NAME.slider.json`, or the same members as texts in the header of a safetensors file,
 /// where their names begin with `slider.`:
 ///
 /// - `format`: `krea2-slider`; `version`: 1; `name`
-/// - `kind`: `signed`, one LoRA with negative and positive scales, or `pair`, one for each side
+/// - `kind`: `signed`, one LoRA with negative and positive scales, `pair`, one for each side, or
+///   `poles`, texts
 /// - `file`, or `file_positive` and `file_negative`: from the manifest's folder; in a header the
 ///   file itself
 /// - `sha256`, `sha256_positive`, `sha256_negative`: of these files, optional
 /// - `scale_at_100`: scale of the LoRA at 100, 1 unless given
+/// - `poles`: an object with lists of texts, `positive` and `negative`; optional for the names of
+///   the hosted service's sliders
+/// - `eta_positive`, `eta_negative`: strengths of the poles at 100 and at −100, 0.5 unless given
 /// - `window`: noise levels of the steps it is applied in, `[0, 1]` unless given
 public struct SliderManifest: Sendable, Equatable {
     /// How values become scales.
@@ -20,6 +24,14 @@ public struct SliderManifest: Sendable, Equatable {
         case signed
         /// One LoRA for each sign.
         case pair
+        /// Texts beside the prompt, which do roughly what a LoRA would.
+        case poles
+    }
+
+    /// What a slider is made of.
+    private enum Means: Equatable {
+        case loras(positive: File, negative: File)
+        case poles(SliderPoles)
     }
 
     /// A LoRA file of a slider.
@@ -38,10 +50,10 @@ public struct SliderManifest: Sendable, Equatable {
     public let name: String
     /// How values become scales.
     public let kind: Kind
-    let positive: File
-    let negative: File
+    private let means: Means
     let scaleAt100: Double
-    let window: ClosedRange<Double>
+    /// Noise levels, 0 to 1, of the steps that it is applied in.
+    public let window: ClosedRange<Double>
 
     /// Reads a manifest, or the header of a safetensors file that has one.
     ///
@@ -87,7 +99,7 @@ public struct SliderManifest: Sendable, Equatable {
             throw settings.mismatch("name", "a name")
         }
         guard let kind = try settings.string("kind").flatMap(Kind.init) else {
-            throw settings.mismatch("kind", "\"signed\" or \"pair\"")
+            throw settings.mismatch("kind", "\"signed\", \"pair\" or \"poles\"")
         }
         func file(_ key: String, _ digestKey: String) throws(CheckpointError) -> File {
             if let lora { return File(path: lora, digest: nil) }
@@ -101,14 +113,17 @@ public struct SliderManifest: Sendable, Equatable {
                 digest: try settings.string(digestKey)
             )
         }
+        guard lora == nil || kind == .signed else { throw settings.mismatch("kind", "\"signed\"") }
         switch kind {
         case .signed:
-            positive = try file("file", "sha256")
-            negative = positive
+            let both = try file("file", "sha256")
+            means = .loras(positive: both, negative: both)
         case .pair:
-            guard lora == nil else { throw settings.mismatch("kind", "\"signed\"") }
-            positive = try file("file_positive", "sha256_positive")
-            negative = try file("file_negative", "sha256_negative")
+            means = .loras(
+                positive: try file("file_positive", "sha256_positive"),
+                negative: try file("file_negative", "sha256_negative")
+            )
+        case .poles: means = .poles(try SliderPoles(settings, of: name))
         }
         (self.name, self.kind) = (name, kind)
         scaleAt100 = try settings.number("scale_at_100", in: -16...16) ?? 1
@@ -117,6 +132,20 @@ public struct SliderManifest: Sendable, Equatable {
             throw settings.mismatch("window", "two ascending numbers from 0 to 1")
         }
         window = bounds[0]...bounds[1]
+    }
+
+    /// Takes the place of a slider of which there is no LoRA.
+    ///
+    /// - Parameter name: What it is called; nil for others than the hosted service's.
+    init?(builtIn name: String) {
+        guard let poles = SliderPoles.builtIn[name] else { return nil }
+        (self.name, kind, means) = (name, .poles, .poles(poles))
+        (scaleAt100, window) = (1, 0...1)
+    }
+
+    /// The texts that it is made of; nil for LoRAs.
+    public var poles: SliderPoles? {
+        if case .poles(let poles) = means { poles } else { nil }
     }
 
     /// Whether a text can be the name of a slider, and thereby of a file.
@@ -131,13 +160,13 @@ extension SliderManifest {
     /// - Parameters:
     ///   - value: In `range`.
     ///   - open: Opens a LoRA file.
-    /// - Returns: nil for 0, for which nothing is opened.
+    /// - Returns: nil for 0, for which nothing is opened, and for texts.
     /// - Throws: What `open` throws, or `.model` when the file is another than the manifest says.
     public func use(
         _ value: Int,
         open: (_ path: String) throws(GenerationError) -> LoRAFile
     ) throws(GenerationError) -> LoRAUse? {
-        guard value != 0 else { return nil }
+        guard value != 0, case .loras(let positive, let negative) = means else { return nil }
         let wanted = value > 0 ? positive : negative
         let file = try open(wanted.path)
         if let digest = wanted.digest, file.digest != "sha256:" + digest.lowercased() {

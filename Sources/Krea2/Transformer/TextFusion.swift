@@ -131,6 +131,7 @@ extension TextFusion {
     ///   - supply: The matrices, in the order that `order` gives.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each block.
+    ///   - keyLogs: Logarithms of how often each token counts: `[tokens]`; nil for once.
     ///   - text: `[tokens, width]`: the transformer's text rows.
     /// - Throws: What `watch` and `supply` find.
     func forward(
@@ -138,6 +139,7 @@ extension TextFusion {
         supply: MatrixSupply,
         operators: Operators,
         watch: Watch,
+        keyLogs: Tensor? = nil,
         into text: Tensor
     ) throws(GenerationError) {
         let (tokens, fused) = (scratch.taps.rows, scratch.fused)
@@ -153,7 +155,8 @@ extension TextFusion {
         operators.weightedSum(scratch.taps, weight: projector, into: fused)
         for (index, block) in refiner.enumerated() {
             let block = try supply.load(block)
-            forward(block, fused, BlockRows([0..<tokens]), scratch.block, operators)
+            let all = BlockRows([BlockSequence(0..<tokens, keyLogs: keyLogs)])
+            forward(block, fused, all, scratch.block, operators)
             supply.release()
             try watch.check(fused, "refiner block \(index)", operators)
         }
@@ -180,10 +183,12 @@ extension TextFusion {
         _ scratch: BlockScratch,
         _ operators: Operators
     ) {
+        func all(_ norm: Tensor) -> [RowPart] {
+            [RowPart(rows: 0..<x.rows, norm: rowNorm(norm), residualGate: nil)]
+        }
         block.attention.forward(
             x,
-            norm: rowNorm(block.attentionNorm),
-            residualGate: nil,
+            parts: all(block.attentionNorm),
             rows: rows,
             epsilon: config.epsilon,
             scratch: scratch,
@@ -191,9 +196,7 @@ extension TextFusion {
         )
         block.feedForward.forward(
             x,
-            norm: rowNorm(block.feedForwardNorm),
-            residualGate: nil,
-            ranges: [0..<x.rows],
+            parts: all(block.feedForwardNorm),
             scratch: scratch,
             operators: operators
         )

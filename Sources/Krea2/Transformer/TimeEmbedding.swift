@@ -75,37 +75,44 @@ extension TimeEmbedding {
         return angles.map { cosf($0) } + angles.map { sinf($0) }
     }
 
-    /// Embeds a time.
+    /// Embeds times.
     ///
     /// - Parameters:
-    ///   - time: Noise level from 0 to 1.
+    ///   - times: Noise levels from 0 to 1.
     ///   - supply: The matrices, in the order of `groups`.
-    ///   - scratch: Receives `embedding` and `projection`.
+    ///   - scratch: Receive `embedding` and `projection`, one for each time, or more.
     ///   - operators: The arithmetic; float32 is in place, since angles are large.
     /// - Throws: What `supply` finds.
     func forward(
-        _ time: Float,
+        _ times: [Float],
         supply: MatrixSupply,
-        scratch: TimeScratch,
+        scratch: [TimeScratch],
         operators: Operators
     ) throws(GenerationError) {
-        scratch.sinusoid.write(Self.sinusoid(time: time, width: config.timeWidth))
+        let scratch = scratch.prefix(times.count)
         let layers = try supply.load(layers)
-        operators.linear(scratch.sinusoid, layers.hidden, bias: hiddenBias, into: scratch.hidden)
-        operators.geluTanh(scratch.hidden)
-        operators.linear(scratch.hidden, layers.output, bias: outputBias, into: scratch.embedding)
+        for (time, scratch) in zip(times, scratch) {
+            let hidden = scratch.hidden
+            scratch.sinusoid.write(Self.sinusoid(time: time, width: config.timeWidth))
+            operators.linear(scratch.sinusoid, layers.hidden, bias: hiddenBias, into: hidden)
+            operators.geluTanh(hidden)
+            operators.linear(hidden, layers.output, bias: outputBias, into: scratch.embedding)
+            hidden.copy(from: scratch.embedding)
+            operators.geluTanh(hidden)
+        }
         supply.release()
 
-        scratch.hidden.copy(from: scratch.embedding)
-        operators.geluTanh(scratch.hidden)
         for (part, projection) in projection.enumerated() {
             let columns = part * config.width..<(part + 1) * config.width
-            operators.linear(
-                scratch.hidden,
-                try supply.load(projection).matrix,
-                bias: projectionBias.rows(columns),
-                into: scratch.projection.reshaped(6, config.width).rows(part..<part + 1)
-            )
+            let matrix = try supply.load(projection).matrix
+            for scratch in scratch {
+                operators.linear(
+                    scratch.hidden,
+                    matrix,
+                    bias: projectionBias.rows(columns),
+                    into: scratch.projection.reshaped(6, config.width).rows(part..<part + 1)
+                )
+            }
             supply.release()
         }
     }

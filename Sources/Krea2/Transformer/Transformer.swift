@@ -99,28 +99,38 @@ struct TransformerBranch {
     let text: Tensor
     /// Receives the velocity: `[image tokens, tokenWidth]`.
     let velocity: Tensor
+    /// Pictures whose rows stand in the sequence, behind text and image.
+    var latents: [LatentRows] = []
+    /// What its rows see beside each other, in the order of sums; each in some block.
+    var groups: [BranchGroup] = []
 }
 
 /// Buffers of the transformer for a picture and all of its prompts.
 struct TransformerScratch {
-    /// Residual stream of each branch, one after the other: `[text + image tokens, width]`.
+    /// Residual stream of each branch, one after the other: `[text + image tokens, width]`, and
+    /// latents where there are any; then that of the groups.
     let residual: Tensor
     let block: BlockScratch
-    let time: TimeScratch
-    /// Time projection plus a block's own table: `[6, width]`.
-    let modulation: Tensor
+    /// For each time of an evaluation: the image's, and that of clean latents.
+    let times: [TimeScratch]
+    /// For each time, its projection plus a block's own table: `[6, width]`.
+    let modulations: [Tensor]
 
     init(
         _ config: TransformerConfig,
         textTokens: [Int],
         imageTokens: Int,
+        groupTokens: Int = 0,
+        times count: Int = 1,
         _ activations: ElementType,
         _ arena: inout Arena
     ) {
-        let rows = textTokens.reduce(0) { $0 + $1 + imageTokens }
+        let rows = textTokens.reduce(groupTokens) { $0 + $1 + imageTokens }
         residual = arena.tensor("residual", rows, config.width)
-        time = TimeScratch(config, &arena)
-        modulation = arena.tensor("modulation", 6, config.width)
+        var times: [TimeScratch] = []
+        for _ in 0..<count { times.append(TimeScratch(config, &arena)) }
+        self.times = times
+        modulations = times.map { _ in arena.tensor("modulation", 6, config.width) }
         block = BlockScratch(config.block, rows: rows, activations, &arena)
     }
 }
@@ -174,10 +184,11 @@ extension Transformer {
     /// - Parameters:
     ///   - image: Packed latent: `[image tokens, tokenWidth]`.
     ///   - branches: Prompts, and where the velocities go; those must not overlap the image.
-    ///   - rotary: Angles of the branches' text and image tokens, one branch after the other.
+    ///   - rotary: Angles of the branches' text and image tokens and latents, one branch after the
+    ///     other; then those of the groups' rows; or of more.
     ///   - time: Noise level from 0 to 1.
     ///   - supply: The matrices, in the order that `order` gives.
-    ///   - scratch: Buffers for as many tokens.
+    ///   - scratch: Buffers for as many tokens, or for more.
     ///   - operators: The arithmetic.
     ///   - watch: Asked and told after each block.
     ///   - observe: Sees the first branch's residual stream after each block; nil for no one.
@@ -193,38 +204,36 @@ extension Transformer {
         watch: Watch,
         observe: ((_ block: Int, Tensor) -> Void)? = nil
     ) throws(GenerationError) {
-        let x = scratch.residual
         let exact = Operators(sharing: operators, policy: .float32)
+        let rows = TransformerRows(branches, imageTokens: image.rows)
+        let x = scratch.residual.rows(0..<rows.count)
         // In each branch text tokens come first.
-        var sequences: [Range<Int>] = []
-        var images: [Range<Int>] = []
-        for branch in branches {
-            let first = sequences.last?.upperBound ?? 0
-            let middle = first + branch.text.rows
-            let end = middle + image.rows
-            x.rows(first..<middle).copy(from: branch.text)
-            if let done = images.first {
-                x.rows(middle..<end).copy(from: x.rows(done))
+        for (branch, (sequence, place)) in zip(branches, zip(rows.sequences, rows.images)) {
+            x.rows(sequence.lowerBound..<place.lowerBound).copy(from: branch.text)
+            if place == rows.images[0] {
+                exact.linear(image, input, bias: inputBias, into: x.rows(place))
             } else {
-                exact.linear(image, input, bias: inputBias, into: x.rows(middle..<end))
+                x.rows(place).copy(from: x.rows(rows.images[0]))
             }
-            sequences.append(first..<end)
-            images.append(middle..<end)
         }
-        let rows = BlockRows(sequences, rotary: rotary)
-        // No one reads what the last block would make of the text.
-        let imageRows = BlockRows(sequences, wanted: images, rotary: rotary)
+        for (latent, place) in rows.latents {
+            exact.linear(latent.tokens, input, bias: inputBias, into: x.rows(place))
+        }
+        rows.copyGroups(to: x)
 
-        try self.time.forward(time, supply: supply, scratch: scratch.time, operators: exact)
+        let times = rows.hasStillRows ? [time, 0] : [time]
+        try self.time.forward(times, supply: supply, scratch: scratch.times, operators: exact)
         for (index, block) in blocks.enumerated() {
+            // No one reads what the last block would make of the text.
             let isLast = index == blocks.count - 1 && observe == nil
-            try forward(block, x, isLast ? imageRows : rows, supply, scratch, operators)
+            let blockRows = rows.block(index, wantsText: !isLast, rotary: rotary)
+            try forward(block, x, blockRows, supply, scratch, operators)
             try watch.check(x, "block \(index)", operators)
-            observe?(index, x.rows(sequences[0]))
+            observe?(index, x.rows(0..<rows.images[0].upperBound))
         }
 
-        for (branch, rows) in zip(branches, images) {
-            project(x.rows(rows), scratch, exact, into: branch.velocity)
+        for (branch, place) in zip(branches, rows.images) {
+            project(x.rows(place), scratch, exact, into: branch.velocity)
             try watch.check(branch.velocity, "output", operators)
         }
     }
@@ -239,14 +248,24 @@ extension Transformer {
         _ operators: Operators
     ) throws(GenerationError) {
         // The order in the file is scale, shift, gate, for attention and then for feed-forward.
-        let modulation = scratch.modulation
-        modulation.copy(from: scratch.time.projection)
-        operators.gatedAdd(modulation, block.modulation, gate: nil)
+        for (modulation, time) in zip(scratch.modulations, scratch.times) {
+            modulation.copy(from: time.projection)
+            operators.gatedAdd(modulation, block.modulation, gate: nil)
+        }
+        func parts(_ weight: Tensor, from row: Int) -> [RowPart] {
+            rows.times.map { part in
+                let modulation = scratch.modulations[part.time]
+                return RowPart(
+                    rows: part.rows,
+                    norm: norm(weight, modulation.row(row), modulation.row(row + 1)),
+                    residualGate: modulation.row(row + 2)
+                )
+            }
+        }
 
         try supply.load(block.attention).forward(
             x,
-            norm: norm(block.attentionNorm, modulation.row(0), modulation.row(1)),
-            residualGate: modulation.row(2),
+            parts: parts(block.attentionNorm, from: 0),
             rows: rows,
             epsilon: config.epsilon,
             scratch: scratch.block,
@@ -256,9 +275,9 @@ extension Transformer {
 
         try supply.load(block.feedForward).forward(
             x,
-            norm: norm(block.feedForwardNorm, modulation.row(3), modulation.row(4)),
-            residualGate: modulation.row(5),
-            ranges: rows.wantedRanges,
+            parts: parts(block.feedForwardNorm, from: 3).flatMap {
+                $0.limited(to: rows.wantedRanges)
+            },
             scratch: scratch.block,
             operators: operators
         )
@@ -283,15 +302,16 @@ extension Transformer {
         into velocity: Tensor
     ) {
         for row in 0..<2 {
-            let target = scratch.modulation.row(row)
+            let target = scratch.modulations[0].row(row)
             target.copy(from: outputModulation.row(row))
             operators.gatedAdd(
                 target.reshaped(1, config.width),
-                scratch.time.embedding,
+                scratch.times[0].embedding,
                 gate: nil
             )
         }
-        let norm = norm(outputNorm, scratch.modulation.row(0), scratch.modulation.row(1))
+        let (scale, shift) = (scratch.modulations[0].row(0), scratch.modulations[0].row(1))
+        let norm = norm(outputNorm, scale, shift)
         operators.linear(
             .normed(x, norm),
             [LinearLayer(output, bias: outputBias, into: velocity)]
@@ -300,29 +320,33 @@ extension Transformer {
 
     /// Rotary angles of text tokens, which do not rotate, and of a grid of image tokens.
     ///
-    /// Angles are computed in double precision and rounded at the end, as in the reference.
-    ///
     /// - Parameters:
     ///   - textTokens: Text tokens.
     ///   - gridHeight: Rows of image tokens.
     ///   - gridWidth: Image tokens in a row.
     /// - Returns: `[text + image tokens, headSize / 2]`.
     func rotaryTable(textTokens: Int, gridHeight: Int, gridWidth: Int) -> RotaryTable {
+        let text = RotaryPosition.text(tokens: textTokens)
+        return rotaryTable(text + RotaryPosition.grid(height: gridHeight, width: gridWidth))
+    }
+
+    /// Rotary angles of tokens at some positions.
+    ///
+    /// Angles are computed in double precision and rounded at the end, as in the reference.
+    ///
+    /// - Parameter positions: Of each token.
+    /// - Returns: `[tokens, headSize / 2]`.
+    func rotaryTable(_ positions: [RotaryPosition]) -> RotaryTable {
         let theta = Double(config.theta)
         let frequencies = config.rotaryAxes.map { size in
             (0..<size / 2).map { pow(theta, -2 * Double($0) / Double(size)) }
         }
-        func angles(_ position: [Int]) -> [Double] {
-            zip(position, frequencies).flatMap { position, axis in
-                axis.map { Double(position) * $0 }
-            }
-        }
         var all: [Double] = []
-        for _ in 0..<textTokens { all += angles([0, 0, 0]) }
-        for row in 0..<gridHeight {
-            for column in 0..<gridWidth { all += angles([0, row, column]) }
+        for position in positions {
+            let axes = [position.frame, position.row, position.column]
+            for (place, axis) in zip(axes, frequencies) { all += axis.map { place * $0 } }
         }
-        let shape = [textTokens + gridHeight * gridWidth, config.headSize / 2]
+        let shape = [positions.count, config.headSize / 2]
         return RotaryTable(
             cosine: Tensor(all.map { Float(cos($0)) }, shape: shape),
             sine: Tensor(all.map { Float(sin($0)) }, shape: shape),

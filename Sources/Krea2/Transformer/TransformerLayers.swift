@@ -58,27 +58,49 @@ struct FeedForward: MatrixGroup {
     }
 }
 
+/// Consecutive rows that are modulated alike.
+struct TimedRows: Equatable {
+    let rows: Range<Int>
+    /// Which of the evaluation's times modulates them.
+    let time: Int
+}
+
+/// Consecutive rows, what they are normed by before layers, and what scales what is added to them.
+struct RowPart {
+    let rows: Range<Int>
+    let norm: RowNorm
+    /// `[width]`; nil for 1.
+    let residualGate: Tensor?
+
+    /// What of it lies in some ranges.
+    func limited(to ranges: [Range<Int>]) -> [RowPart] {
+        ranges.map { $0.clamped(to: rows) }.filter { !$0.isEmpty }.map {
+            RowPart(rows: $0, norm: norm, residualGate: residualGate)
+        }
+    }
+}
+
 /// Rows of a block, and which of them attend to which.
 struct BlockRows {
-    /// Rows that attend to each other: consecutive, and together all rows.
-    let sequences: [Range<Int>]
-    /// Rows of each sequence whose result is wanted; only their keys and values are made of others.
-    let wanted: [Range<Int>]
+    let sequences: [BlockSequence]
     /// Angles of all rows; nil for none.
     let rotary: RotaryTable?
+    /// What modulates the rows, all of them in order; empty where nothing does.
+    let times: [TimedRows]
 
     /// Sequences whose rows are all wanted.
     init(_ sequences: [Range<Int>], rotary: RotaryTable? = nil) {
-        self.init(sequences, wanted: sequences, rotary: rotary)
+        self.init(sequences.map { BlockSequence($0) }, rotary: rotary)
     }
 
-    init(_ sequences: [Range<Int>], wanted: [Range<Int>], rotary: RotaryTable?) {
-        (self.sequences, self.wanted, self.rotary) = (sequences, wanted, rotary)
+    init(_ sequences: [BlockSequence], rotary: RotaryTable? = nil, times: [TimedRows] = []) {
+        (self.sequences, self.rotary, self.times) = (sequences, rotary, times)
     }
 
     /// The wanted rows in as few ranges as possible.
     var wantedRanges: [Range<Int>] {
-        wanted.reduce(into: []) { ranges, rows in
+        let wanted = sequences.flatMap { $0.spans.map(\.queries) }
+        return wanted.sorted { $0.lowerBound < $1.lowerBound }.reduce(into: []) { ranges, rows in
             if let last = ranges.last, last.upperBound == rows.lowerBound {
                 ranges[ranges.count - 1] = last.lowerBound..<rows.upperBound
             } else {
@@ -86,6 +108,32 @@ struct BlockRows {
             }
         }
     }
+}
+
+/// Rows that attend to each other, and groups of rows that they see beside that.
+struct BlockSequence {
+    /// Consecutive rows whose keys all queries read.
+    let rows: Range<Int>
+    /// Rows whose result is wanted, with the groups that they see; of others, only keys and values
+    /// are made.
+    let spans: [AttentionSpan]
+
+    /// Rows that see nothing else.
+    ///
+    /// - Parameters:
+    ///   - rows: All of them.
+    ///   - keyLogs: Logarithms of how often each of the rows counts: `[rows]`; nil for once.
+    init(_ rows: Range<Int>, keyLogs: Tensor? = nil) {
+        self.init(rows, spans: [AttentionSpan(rows, keyLogs: keyLogs)])
+    }
+
+    /// Rows of which some, and rows of groups, see groups.
+    init(_ rows: Range<Int>, spans: [AttentionSpan]) {
+        (self.rows, self.spans) = (rows, spans)
+    }
+
+    /// Whether no row sees a group.
+    var isPlain: Bool { spans.allSatisfy(\.families.isEmpty) }
 }
 
 /// Buffers of one block for a number of rows; their type is that of the activations.
@@ -127,16 +175,14 @@ extension GatedAttention {
     ///
     /// - Parameters:
     ///   - x: Residual stream: `[rows, width]`.
-    ///   - norm: Comes before the layers.
-    ///   - residualGate: Multiplies what is added: `[width]`; nil for 1.
+    ///   - parts: All rows of x in order, with what norms and scales them.
     ///   - rows: Which rows attend to which.
     ///   - epsilon: Of the head norms.
     ///   - scratch: Buffers for at least as many rows.
     ///   - operators: The arithmetic.
     func forward(
         _ x: Tensor,
-        norm: RowNorm,
-        residualGate: Tensor?,
+        parts: [RowPart],
         rows: BlockRows,
         epsilon: Float,
         scratch: BlockScratch,
@@ -153,34 +199,65 @@ extension GatedAttention {
                 LinearLayer(gate, into: scratch.gate.rows(range)),
             ]
         }
-        let all = 0..<x.rows
-        let keyLayers = [
-            LinearLayer(key, heads: headNorm(keyNorm, all), into: scratch.key.rows(all)),
-            LinearLayer(value, into: scratch.value.rows(all)),
-        ]
-        if rows.wantedRanges == [all] {
-            operators.linear(.normed(x, norm), queryLayers(all) + keyLayers)
-        } else {
-            operators.linear(.normed(x, norm), keyLayers)
-            for range in rows.wantedRanges {
-                operators.linear(.normed(x.rows(range), norm), queryLayers(range))
+        func keyLayers(_ range: Range<Int>) -> [LinearLayer] {
+            [
+                LinearLayer(key, heads: headNorm(keyNorm, range), into: scratch.key.rows(range)),
+                LinearLayer(value, into: scratch.value.rows(range)),
+            ]
+        }
+        func project(_ range: Range<Int>, _ norm: RowNorm, _ layers: [LinearLayer]) {
+            operators.linear(.normed(x.rows(range), norm), layers)
+        }
+        let wanted = rows.wantedRanges
+        for part in parts {
+            let ranges = part.limited(to: wanted).map(\.rows)
+            if ranges == [part.rows] {
+                project(part.rows, part.norm, queryLayers(part.rows) + keyLayers(part.rows))
+            } else {
+                project(part.rows, part.norm, keyLayers(part.rows))
+                for range in ranges { project(range, part.norm, queryLayers(range)) }
             }
         }
 
-        for (sequence, wanted) in zip(rows.sequences, rows.wanted) {
-            operators.attention(
-                scratch.query.rows(wanted),
-                scratch.key.rows(sequence),
-                scratch.value.rows(sequence),
-                heads: sizes.heads,
-                keyValueHeads: sizes.keyValueHeads,
-                into: scratch.query.rows(wanted)
+        for sequence in rows.sequences { attend(sequence, scratch, operators) }
+        for part in parts.flatMap({ $0.limited(to: wanted) }) {
+            operators.linear(
+                .gated(scratch.query.rows(part.rows), by: scratch.gate.rows(part.rows)),
+                [LinearLayer(output, addingTo: x.rows(part.rows), gate: part.residualGate)]
             )
         }
-        for range in rows.wantedRanges {
-            operators.linear(
-                .gated(scratch.query.rows(range), by: scratch.gate.rows(range)),
-                [LinearLayer(output, addingTo: x.rows(range), gate: residualGate)]
+    }
+}
+
+extension GatedAttention {
+    /// Replaces the wanted queries by what they read.
+    private func attend(
+        _ sequence: BlockSequence,
+        _ scratch: BlockScratch,
+        _ operators: Operators
+    ) {
+        guard sequence.isPlain else {
+            operators.attention(
+                scratch.query,
+                scratch.key,
+                scratch.value,
+                heads: sizes.heads,
+                keyValueHeads: sizes.keyValueHeads,
+                base: sequence.rows,
+                spans: sequence.spans,
+                into: scratch.query
+            )
+            return
+        }
+        for span in sequence.spans {
+            operators.attention(
+                scratch.query.rows(span.queries),
+                scratch.key.rows(sequence.rows),
+                scratch.value.rows(sequence.rows),
+                heads: sizes.heads,
+                keyValueHeads: sizes.keyValueHeads,
+                keyLogs: span.keyLogs,
+                into: scratch.query.rows(span.queries)
             )
         }
     }
@@ -191,34 +268,27 @@ extension FeedForward {
     ///
     /// - Parameters:
     ///   - x: Residual stream: `[rows, width]`.
-    ///   - norm: Comes before the layers.
-    ///   - residualGate: Multiplies what is added: `[width]`; nil for 1.
-    ///   - ranges: Rows that are wanted.
+    ///   - parts: Rows that are wanted, with what norms and scales them.
     ///   - scratch: Buffers.
     ///   - operators: The arithmetic.
     func forward(
         _ x: Tensor,
-        norm: RowNorm,
-        residualGate: Tensor?,
-        ranges: [Range<Int>],
+        parts: [RowPart],
         scratch: BlockScratch,
         operators: Operators
     ) {
-        for range in ranges {
-            for first in stride(
-                from: range.lowerBound,
-                to: range.upperBound,
-                by: scratch.hidden.rows
-            ) {
-                let rows = first..<min(first + scratch.hidden.rows, range.upperBound)
+        for part in parts {
+            let end = part.rows.upperBound
+            for first in stride(from: part.rows.lowerBound, to: end, by: scratch.hidden.rows) {
+                let rows = first..<min(first + scratch.hidden.rows, end)
                 let hidden = scratch.hidden.rows(0..<rows.count)
                 operators.linear(
-                    .normed(x.rows(rows), norm),
+                    .normed(x.rows(rows), part.norm),
                     [LinearLayer(gate: gate, up: up, into: hidden)]
                 )
                 operators.linear(
                     .rows(hidden),
-                    [LinearLayer(down, addingTo: x.rows(rows), gate: residualGate)]
+                    [LinearLayer(down, addingTo: x.rows(rows), gate: part.residualGate)]
                 )
             }
         }
