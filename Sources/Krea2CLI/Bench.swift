@@ -10,9 +10,10 @@ enum Bench {
         notes: """
 
             gemm: products with the matrices of a block; attention: that of the transformer; block: \
-            one block with its weights in memory; te: the text encoder, reading its weights; dit: \
-            one evaluation of the transformer, after one that is not counted; vae: the decoder; \
-            load: opening and reading the transformer; e2e: whole pictures.
+            one block with its weights in memory; te: the text encoder and its vision tower on one \
+            picture, reading their weights; dit: one evaluation of the transformer, after one that \
+            is not counted; vae: the decoder; load: opening and reading the transformer; e2e: whole \
+            pictures.
 
             Without a group: gemm and attention, and with --model or --synthetic also block, te, vae \
             and load. gemm and attention need no model.
@@ -271,6 +272,7 @@ extension BenchSettings {
         scope.weights = weights
         scope.memoryByteCount = memory
         scope.loraRanks = loraRanks
+        scope.references = references
         scope.steps = steps
         return scope
     }

@@ -28,6 +28,7 @@ struct BenchSettings: Sendable {
     var matrices: [BenchmarkMatrix]?
     var weights: [BenchmarkWeights] = [.bfloat16]
     var loraRanks = [0]
+    var references = [BenchmarkReferences(count: 0, rows: 0)]
     var steps: Int?
     var model: String?
     var textEncoder: String?
@@ -118,6 +119,14 @@ extension BenchSettings {
                 + "one with the sum of their ranks; default 0, none",
             \.loraRanks
         ),
+        Option(
+            "references",
+            value: "LIST",
+            help: "style references in block and dit, COUNTxROWS, such as 4x144, or -4x144 for "
+                + "negative ones; default 0, none"
+        ) { (settings, text) throws(ValueError) in
+            settings.references = try list(text, referenceRows)
+        },
         Option("steps", value: "N", help: "steps of e2e; default: turbo 8, raw 52") {
             (settings, text) throws(ValueError) in
             settings.steps = try .whole(text, in: GenerationRequest.stepRange)
@@ -205,6 +214,18 @@ extension BenchSettings {
             throw ValueError(reason: "'\(text)' has sides that are no multiples of 16")
         }
         return size
+    }
+
+    /// Reads `COUNTxROWS`, or 0.
+    private static func referenceRows(_ text: String) throws(ValueError) -> BenchmarkReferences {
+        guard text != "0" else { return BenchmarkReferences(count: 0, rows: 0) }
+        let isNegative = text.hasPrefix("-")
+        let size = String(text.dropFirst(isNegative ? 1 : 0))
+        let (count, rows) = try pair(size, "0 or COUNTxROWS, such as 4x144", 1...1024)
+        guard count * rows <= 16384 else {
+            throw ValueError(reason: "'\(text)' has more than 16384 rows")
+        }
+        return BenchmarkReferences(count: count, rows: rows, isNegative: isNegative)
     }
 
     /// Reads `INPUTSxOUTPUTS`.

@@ -76,7 +76,8 @@ extension OptionDescription {
 enum Krea2Command {
     /// Every subcommand, in the order of the help.
     static let all: [Command] = [
-        Generate.command, LoRACommand.command, Bench.command, Inspect.command, Convert.command,
+        Generate.command, StyleCommand.command, MoodboardCommand.command, LoRACommand.command,
+        Bench.command, Inspect.command, Convert.command,
         Models.command, Info.command, CompletionScripts.command,
     ]
 

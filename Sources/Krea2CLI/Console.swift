@@ -64,6 +64,7 @@ extension Console {
             readInput: { limit throws(Failure) in try read(STDIN_FILENO, limit: limit) },
             environment: environmentValues(
                 ModelDiscovery.variables + StoredCalibration.variables + Bench.variables
+                    + [CachePlace.variable]
             ),
             embeddedFolders: EmbeddedModel.folders(),
             outputIsTerminal: isatty(STDOUT_FILENO) == 1,

@@ -45,7 +45,7 @@ enum Convert {
         // All is looked at before the first part, which may take minutes, is written.
         var jobs: [(conversion: Conversion, path: String)] = []
         for part in parts {
-            let conversion = try mappingErrors { () throws(GenerationError) in
+            let conversion = try Failure.mapping(of: "convert") { () throws(GenerationError) in
                 let path = try Conversion.locate(
                     model.path,
                     part: part,
@@ -83,17 +83,6 @@ enum Convert {
     /// A usage failure of this subcommand.
     private static func wrongUsage(_ message: String) -> Failure {
         .usage(message, of: "convert")
-    }
-
-    /// Runs engine code; its errors become failures with exit codes.
-    private static func mappingErrors<Result>(
-        _ body: () throws(GenerationError) -> Result
-    ) throws(Failure) -> Result {
-        do {
-            return try body()
-        } catch {
-            throw Failure(error, of: "convert")
-        }
     }
 }
 

@@ -59,6 +59,24 @@ extension Failure {
         }
     }
 
+    /// Runs engine code; its errors become failures with exit codes.
+    ///
+    /// - Parameters:
+    ///   - command: Whose help tells more about a wrong request.
+    ///   - body: The code.
+    /// - Returns: What the code does.
+    /// - Throws: The failure that stands for its error.
+    static func mapping<Result>(
+        of command: String = "generate",
+        _ body: () throws(GenerationError) -> Result
+    ) throws(Failure) -> Result {
+        do {
+            return try body()
+        } catch {
+            throw Failure(error, of: command)
+        }
+    }
+
     /// An error about a picture.
     init(_ error: ImageError) {
         if error.isMissingFile {

@@ -38,9 +38,13 @@ enum Generate {
         }
         // What may be repeated adds up, but flags do not add to the file.
         let (loras, sliders) = (settings.loras, settings.sliders)
+        let (references, moodboards) = (settings.references, settings.moodboards)
         (settings.loras, settings.sliders) = ([], [:])
+        (settings.references, settings.moodboards) = ([], [])
         try table.apply(scan.given, to: &settings)
         if settings.loras.isEmpty { settings.loras = loras }
+        if settings.references.isEmpty { settings.references = references }
+        if settings.moodboards.isEmpty { settings.moodboards = moodboards }
         settings.sliders.merge(sliders) { flag, _ in flag }
         if let prompt = scan.positionals.first {
             guard scan.value("prompt") == nil else {
@@ -58,21 +62,33 @@ enum Generate {
         _ settings: GenerateSettings,
         _ console: Console
     ) throws(Failure) {
-        let reporter = Reporter(settings, console)
+        let reporter = Reporter(settings.progress, isQuiet: settings.isQuiet, console)
+        try InitialPicture.check(settings)
         let seed = try firstSeed(settings)
         let outputs = try checkOutputs(settings, seed: seed, console)
         let prompt = try prompt(settings, console)
         Interruption.listen()
 
         let discovery = ModelDiscovery(console)
-        let (pipeline, library) = try openPipeline(settings, discovery)
-        var request = try request(settings, prompt: prompt, seed: seed, pipeline, reporter)
-        let selections = try mappingErrors { () throws(GenerationError) in
-            try LoRAFinder(settings, pipeline, library).selections(seed: seed)
+        let (pipeline, library) = try openPipeline(settings, discovery, console)
+        let size = size(settings, pipeline, reporter)
+        let initial = try InitialPicture(settings, size, tell: reporter.message)
+        var request = request(settings, prompt: prompt, seed: seed, size, initial)
+        let (wiring, selections) = try Failure.mapping { () throws(GenerationError) in
+            let loras = LoRAFinder(settings, pipeline, library)
+            let wiring = try loras.wiring()
+            return (wiring, try loras.selections(seed: seed, wiring))
         }
         request.loras = selections[0].uses
-        let (resolved, plan) = try mappingErrors { () throws(GenerationError) in
-            (try pipeline.resolve(request), try pipeline.plan(request))
+        let finder = try ReferenceFinder(settings, pipeline, wiring, size, tell: reporter.message)
+        request.wired = finder.sequence
+        request.groupMode = settings.referenceMode
+        request.groups = try Failure.mapping { () throws(GenerationError) in
+            let blanks = try pipeline.placeholder(texts: selections[0].texts)
+            return try finder.planned() + selections[0].groups(blanks)
+        }
+        let (resolved, plan) = try Failure.mapping { () throws(GenerationError) in
+            (try pipeline.resolve(request), try pipeline.plan(request, encoding: finder.pictures))
         }
         guard settings.dump == nil || selections.count == 1 else {
             throw wrongUsage("--dump and --random-sliders take one picture together")
@@ -87,15 +103,21 @@ enum Generate {
             try console.print(settings.isJSON ? JSONText.pretty(report) : report.text)
             return
         }
-        let files = outputs.enumerated().map { index, path in
-            let record = GenerationRecord(
+        let references = try finder.selection(reporter)
+        request.groups = references.groups
+        let records = outputs.indices.map { index in
+            GenerationRecord(
                 resolved,
                 request,
                 pipeline.summary,
                 selections[min(index, selections.count - 1)],
+                references,
+                initial?.record,
                 imageIndex: index
             )
-            return PictureFile(path: path, record: settings.hasMetadata ? record : nil)
+        }
+        let files = zip(outputs, records).map {
+            PictureFile(path: $0, record: settings.hasMetadata ? $1 : nil)
         }
         // The last record has the longest numbers.
         try PictureFile.check(files.last?.record)
@@ -106,20 +128,42 @@ enum Generate {
                 ? try planReport(plan, resolved, pipeline, settings, reporter, console) : nil,
             threads: threads(settings)
         )
-
-        let dump = settings.dump.map { _ in Dump(imageCount: settings.imageCount) }
+        references.lines.forEach(reporter.message)
         let writer = PictureWriter(files, settings, reporter, console)
+        try run(request, selections, pipeline, settings, reporter, writer)
+    }
+
+    /// Makes the pictures, all together or one by one where each has other LoRAs or sliders.
+    private static func run(
+        _ request: GenerationRequest,
+        _ selections: [LoRASelection],
+        _ pipeline: Pipeline,
+        _ settings: GenerateSettings,
+        _ reporter: Reporter,
+        _ writer: PictureWriter
+    ) throws(Failure) {
+        let dump = settings.dump.map { _ in Dump(imageCount: settings.imageCount) }
+        let rows = try Failure.mapping { () throws(GenerationError) in
+            try pipeline.encode(
+                texts: selections.flatMap(\.texts),
+                messages: reporter.message,
+                isCancelled: { Interruption.isRequested }
+            )
+        }
         for (index, selection) in selections.enumerated() {
             let isOneOfMany = selections.count > 1
             if isOneOfMany { reporter.message("picture \(index + 1) of \(selections.count)") }
             selection.lines.forEach(reporter.message)
-            var request = request
-            request.loras = selection.uses
-            if isOneOfMany { (request.seed, request.imageCount) = (seed + UInt64(index), 1) }
-            try writer.run(request, pipeline, dump)
+            var single = request
+            single.loras = selection.uses
+            single.groups += try Failure.mapping { () throws(GenerationError) in
+                try selection.groups(rows)
+            }
+            if isOneOfMany { (single.seed, single.imageCount) = (request.seed + UInt64(index), 1) }
+            try writer.run(single, pipeline, dump)
         }
         guard let dump, let path = settings.dump else { return }
-        try mappingErrors { () throws(GenerationError) in
+        try Failure.mapping { () throws(GenerationError) in
             try dump.write(to: path, overwriting: settings.overwrites)
         }
     }
@@ -127,17 +171,6 @@ enum Generate {
     /// A usage failure of this subcommand.
     static func wrongUsage(_ message: String) -> Failure {
         .usage(message, of: "generate")
-    }
-
-    /// Runs engine code; its errors become failures with exit codes.
-    private static func mappingErrors<Result>(
-        _ body: () throws(GenerationError) -> Result
-    ) throws(Failure) -> Result {
-        do {
-            return try body()
-        } catch {
-            throw Failure(error)
-        }
     }
 }
 
@@ -237,10 +270,12 @@ extension Generate {
 
     private static func openPipeline(
         _ settings: GenerateSettings,
-        _ discovery: ModelDiscovery
+        _ discovery: ModelDiscovery,
+        _ console: Console
     ) throws(Failure) -> (Pipeline, LoRALibrary) {
+        let cache = try CachePlace.cache(console, isOff: settings.isCacheOff, of: "generate")
         let found = try discovery.resolve(settings.model, variant: settings.variant)
-        return try mappingErrors { () throws(GenerationError) in
+        return try Failure.mapping { () throws(GenerationError) in
             let folders = discovery.searchFolders
             let library = try LoRALibrary(model: found.path, searchFolders: folders)
             let files = try ModelFiles.locate(
@@ -256,21 +291,20 @@ extension Generate {
                     threads: threads(settings),
                     variant: settings.variant ?? found.origin.variant,
                     precision: settings.precision,
-                    memoryByteCount: settings.memory
+                    memoryByteCount: settings.memory,
+                    cache: cache
                 )
             )
             return (pipeline, library)
         }
     }
 
-    /// The request in the engine's terms, with the size rounded.
-    private static func request(
+    /// The size of the pictures, rounded.
+    private static func size(
         _ settings: GenerateSettings,
-        prompt: String,
-        seed: UInt64,
         _ pipeline: Pipeline,
         _ reporter: Reporter
-    ) throws(Failure) -> GenerationRequest {
+    ) -> PictureSize {
         let wanted = (settings.size ?? .aspect(.square)).size(
             resolutionClass: pipeline.summary.resolutionClass
         )
@@ -281,7 +315,18 @@ extension Generate {
                     + "\(size.width)x\(size.height), multiples of \(PictureSize.multiple)"
             )
         }
-        return GenerationRequest(
+        return size
+    }
+
+    /// The request in the engine's terms.
+    private static func request(
+        _ settings: GenerateSettings,
+        prompt: String,
+        seed: UInt64,
+        _ size: PictureSize,
+        _ initial: InitialPicture?
+    ) -> GenerationRequest {
+        GenerationRequest(
             prompt: prompt,
             negativePrompt: settings.negativePrompt,
             width: size.width,
@@ -290,7 +335,8 @@ extension Generate {
             guidance: settings.guidance?.official,
             shift: settings.shift,
             seed: seed,
-            imageCount: settings.imageCount
+            imageCount: settings.imageCount,
+            initialImage: initial?.image
         )
     }
 }

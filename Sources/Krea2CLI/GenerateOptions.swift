@@ -37,6 +37,18 @@ struct GenerateSettings: Equatable, Sendable {
     var sliders: [String: Int] = [:]
     var sliderFiles: [String] = []
     var hasRandomSliders = false
+    var references: [ReferenceChoice] = []
+    var moodboards: [MoodboardChoice] = []
+    var referenceMode = ConditioningGroup.Mode.attention
+    /// nil to go by the manifests of LoRAs, like the boost.
+    var wiring: WiringChoice?
+    var referenceBoost: Float?
+    var allowsOtherEncoder = false
+    var isCacheOff = false
+    /// As given, like the mask.
+    var initialImage: String?
+    var strength: Double?
+    var mask: String?
     var output = "krea2-{seed}.png"
     var precision = Precision.automatic
     var memory: Int?
@@ -57,7 +69,7 @@ extension GenerateSettings {
         command: "generate",
         positional: Positional(name: "PROMPT", counts: 0...1),
         options: [configOption] + promptOptions + modelOptions + pictureOptions + loraOptions
-            + outputOptions + reportOptions
+            + referenceOptions + initialImageOptions + outputOptions + reportOptions
     )
 
     private static let configOption = Option<GenerateSettings>(

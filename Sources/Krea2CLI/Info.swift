@@ -69,7 +69,7 @@ enum Info {
             threads = Engine.defaultThreads
             memoryBytes = Self.kibibytes("MemTotal", in: memoryFacts)
             availableBytes = Self.kibibytes("MemAvailable", in: memoryFacts)
-            libraries = ["libpng": PNG.libraryVersion]
+            libraries = PictureFormat.libraryVersions
         }
 
         /// The facts as lines for people.

@@ -17,7 +17,7 @@ struct InspectSettings: Equatable, Sendable {
 enum Inspect {
     static let command = Command(
         InspectSettings.table,
-        summary: "what a model, a LoRA or a generated picture is",
+        summary: "what a model, a LoRA, a reference or a generated picture is",
         synopsis: "[options] FILE...",
         notes: """
 
@@ -164,6 +164,9 @@ struct ModelReport {
         case .wanAutoencoder: "Qwen-Image autoencoder, Wan names"
         case .lora: (model.lora?.title ?? "LoRA") + "; krea2 lora check tells more"
         case .dump: "intermediate tensors of krea2 generate --dump"
+        case .reference: "style reference, for generate --style-reference"
+        case .moodboard: "moodboard, for generate --moodboard"
+        case .encodedPrompt: "encoded prompt, from the cache"
         case .unknown: "tensors of no known model"
         }
     }

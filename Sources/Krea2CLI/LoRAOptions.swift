@@ -11,15 +11,8 @@ struct LoRAChoice: Equatable, Sendable {
 
     /// Reads `PATH` or `PATH:SCALE`; a number after the last colon is the scale.
     init(parsing text: String) throws(ValueError) {
-        name = text
-        if let colon = text.lastIndex(of: ":") {
-            let end = String(text[text.index(after: colon)...])
-            if Float(end) != nil {
-                name = String(text[..<colon])
-                scale = try .decimal(end, in: Self.scaleRange)
-            }
-        }
-        name = try .path(name)
+        let (path, number) = try String.pathAndNumber(text, in: Self.scaleRange)
+        (name, scale) = (path, number ?? 1)
     }
 }
 
@@ -82,8 +75,8 @@ extension GenerateSettings {
             },
             .flag(
                 "random-sliders",
-                help: "draw the values of all sliders that are found, anew for each picture; "
-                    + "values that are given stay",
+                help: "draw the values of the three above and of all sliders that are found, anew "
+                    + "for each picture; values that are given stay",
                 \.hasRandomSliders
             ),
         ]

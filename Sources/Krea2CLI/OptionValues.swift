@@ -80,6 +80,20 @@ extension RawRepresentable where Self: CaseIterable, RawValue == String {
 }
 
 extension String {
+    /// Reads `PATH` or `PATH:NUMBER`; what stands after the last colon is the number, if it is one.
+    static func pathAndNumber(
+        _ text: String,
+        in range: ClosedRange<Float>
+    ) throws(ValueError) -> (path: String, number: Float?) {
+        if let colon = text.lastIndex(of: ":") {
+            let end = String(text[text.index(after: colon)...])
+            if Float(end) != nil {
+                return (try path(String(text[..<colon])), try Float.decimal(end, in: range))
+            }
+        }
+        return (try path(text), nil)
+    }
+
     /// Reads a path: anything but nothing.
     static func path(_ text: String) throws(ValueError) -> String {
         guard !text.isEmpty else { throw ValueError(reason: "an empty path") }

@@ -59,12 +59,16 @@ extension GenerationRecord {
     ///   - request: What was asked for.
     ///   - summary: The model's files.
     ///   - selection: LoRAs and sliders of this picture.
+    ///   - references: References and moodboards.
+    ///   - initialImage: What the run begins with; nil for pure noise.
     ///   - imageIndex: Which picture, from 0.
     init(
         _ resolved: ResolvedRequest,
         _ request: GenerationRequest,
         _ summary: ModelSummary,
         _ selection: LoRASelection,
+        _ references: ReferenceSelection,
+        _ initialImage: InitialImage?,
         imageIndex: Int
     ) {
         self.init(
@@ -88,7 +92,14 @@ extension GenerationRecord {
             kernels: Engine.kernelLevel,
             imageIndex: imageIndex,
             loras: selection.loras,
-            sliders: selection.sliders
+            sliders: selection.sliders,
+            references: references.references,
+            moodboards: references.moodboards,
+            referenceMode: references.groups.isEmpty && selection.texts.isEmpty
+                ? nil : request.groupMode.rawValue,
+            referenceWiring: request.wired?.wiring.rawValue,
+            referenceBoost: request.wired.flatMap { $0.boost == 1 ? nil : $0.boost },
+            initialImage: initialImage
         )
     }
 }

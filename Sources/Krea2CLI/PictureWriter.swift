@@ -37,7 +37,12 @@ final class PictureWriter {
                 try file.write(image, overwrites: settings.overwrites, console)
                 written += 1
                 let end = console.now()
-                try reporter.result(image, path: file.path, seconds: (end - begin) / .seconds(1))
+                try reporter.result(
+                    image,
+                    path: file.path,
+                    seconds: (end - begin) / .seconds(1),
+                    isJSON: settings.isJSON
+                )
                 begin = end
             }
         } catch {

@@ -93,6 +93,9 @@ extension ProgressRenderer {
     private func place(_ progress: GenerationProgress) -> String {
         let stage =
             switch progress.stage {
+            case .references: "encoding, \(progress.step) of \(progress.steps.counted("picture"))"
+            case .initialImage: "initial image"
+            case .referenceLatents: "references"
             case .textEncoder: "text encoder"
             case .transformer: "step \(progress.step) of \(progress.steps)"
             case .autoencoder: "decoder"
@@ -153,7 +156,7 @@ private struct ProgressEvent: Encodable {
     let steps: Int
     let image: Int
     let images: Int
-    /// Share of the whole run, 0 … 1.
+    /// Share of the whole run, 0 … 1; while references are encoded, which is before it, of that.
     let fraction: Double
     let elapsedSeconds: Double
     let remainingSeconds: Double?

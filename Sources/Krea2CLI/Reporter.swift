@@ -1,23 +1,21 @@
 import Krea2
 
-/// What `krea2 generate` says on standard error while it works.
+/// What commands that compute say on standard error while they work.
 ///
 /// With `--progress json` every line is a JSON object, messages and settings included.
 final class Reporter {
     private let console: Console
     private let isQuiet: Bool
     private let isJSON: Bool
-    private let resultsAreJSON: Bool
     private var renderer: ProgressRenderer?
 
-    init(_ settings: GenerateSettings, _ console: Console) {
+    init(_ style: ProgressStyle, isQuiet: Bool, _ console: Console) {
         self.console = console
-        isQuiet = settings.isQuiet
-        isJSON = settings.progress == .json
-        resultsAreJSON = settings.isJSON
+        self.isQuiet = isQuiet
+        isJSON = style == .json
         let form: ProgressRenderer.Form? =
-            switch settings.progress {
-            case .auto where settings.isQuiet: nil
+            switch style {
+            case .auto where isQuiet: nil
             case .auto where console.errorsAreTerminal: .bar(columns: console.columns())
             case .auto, .plain: .plain
             case .json: .json
@@ -51,6 +49,7 @@ final class Reporter {
         threads: Int
     ) {
         let settings = EffectiveSettings(resolved, summary, threads: threads)
+        endProgress()
         if !isQuiet {
             if isJSON {
                 console.note(JSONText.line(settings))
@@ -68,6 +67,11 @@ final class Reporter {
             }
             for line in plan.summary { message(line) }
         }
+        restart()
+    }
+
+    /// Counts time from now on.
+    func restart() {
         renderer = renderer.map { ProgressRenderer($0.form, start: console.now()) }
     }
 
@@ -89,11 +93,17 @@ final class Reporter {
     ///   - image: The picture.
     ///   - path: Where it is.
     ///   - seconds: How long it took.
+    ///   - isJSON: Whether it is to be JSON.
     /// - Throws: Exit code 73 when the line cannot be written.
-    func result(_ image: GeneratedImage, path: String, seconds: Double) throws(Failure) {
+    func result(
+        _ image: GeneratedImage,
+        path: String,
+        seconds: Double,
+        isJSON: Bool
+    ) throws(Failure) {
         guard path != "-" else { return }
         endProgress()
-        guard resultsAreJSON else { return try console.print(path) }
+        guard isJSON else { return try console.print(path) }
         let result = PictureResult(
             path: path,
             seed: image.seed,
@@ -129,6 +139,8 @@ struct EffectiveSettings: Encodable {
     let width: Int
     let height: Int
     let steps: Int
+    /// The last of the steps.
+    let stepsToRun: Int
     let cfg: Float
     let cfgScale: Float
     let mu: Double
@@ -144,6 +156,7 @@ struct EffectiveSettings: Encodable {
         width = resolved.width
         height = resolved.height
         steps = resolved.steps
+        stepsToRun = resolved.stepsToRun
         cfg = resolved.guidance
         cfgScale = resolved.guidance + 1
         mu = resolved.shift
@@ -159,7 +172,7 @@ struct EffectiveSettings: Encodable {
         [
             "variant \(variant) (\(variantSource))",
             "size \(width)x\(height)",
-            "steps \(steps)",
+            "steps \(steps)" + (stepsToRun < steps ? " (the last \(stepsToRun))" : ""),
             "cfg \(cfg.short) (cfg-scale \(cfgScale.short))",
             "mu \(mu.short)",
             "seed \(seed)",

@@ -19,7 +19,7 @@ struct BenchOptionsTests {
             "-r", "3", "--precision", "f32,int8,auto", "-t", "1,8", "--size", "512x768,1024x1024",
             "--tokens", "64,512", "--rows", "1,16384", "--matrices", "6144x16384,7x9",
             "--weights", "f32,fp8", "-o", "jsonl", "--memory", "2GiB", "--blocks", "4",
-            "--lora-rank", "0,16",
+            "--lora-rank", "0,16", "--references", "0,4x144,-1x7",
         ])
         #expect(found.repetitions == 3)
         #expect(found.precisions == [.float32, .int8, .automatic])
@@ -42,6 +42,12 @@ struct BenchOptionsTests {
         #expect(found.memory == 2 << 30)
         #expect(found.blocks == 4)
         #expect(found.loraRanks == [0, 16])
+        #expect(
+            found.references == [
+                BenchmarkReferences(count: 0, rows: 0), BenchmarkReferences(count: 4, rows: 144),
+                BenchmarkReferences(count: 1, rows: 7, isNegative: true),
+            ]
+        )
     }
 
     @Test(arguments: [
@@ -54,6 +60,8 @@ struct BenchOptionsTests {
         (["--size", "32x64"], "--size: '32' is not a whole number from 64 to 4096"),
         (["--tokens", "513"], "--tokens: '513' is not a whole number from 1 to 512"),
         (["--rows", "1,1"], "--rows: '1' is there twice"),
+        (["--references", "4"], "--references: '4' is not 0 or COUNTxROWS, such as 4x144"),
+        (["--references", "64x1024"], "--references: '64x1024' has more than 16384 rows"),
         (["--matrices", "1x2x3"], "--matrices: '1x2x3' is not INPUTSxOUTPUTS, such as 6144x16384"),
         (
             ["--matrices", "65536x65536"],
@@ -147,7 +155,8 @@ struct BenchTests {
     }
 
     @Test(arguments: [
-        ("block", ["block 0 of 2"]), ("te", ["6 of 7 layers"]), ("dit", ["2 blocks"]),
+        ("block", ["block 0 of 2"]), ("te", ["6 of 7 layers", "vision tower"]),
+        ("dit", ["2 blocks"]),
         ("vae", ["decoder"]), ("load", ["open the transformer", "read the transformer"]),
         ("e2e", ["2 blocks, 1 step"]),
     ])
@@ -168,6 +177,20 @@ struct BenchTests {
         #expect(values("subject", found) == [subject, subject + ", LoRA of rank 4"])
     }
 
+    @Test(arguments: [("block", "block 0 of 2"), ("dit", "2 blocks")])
+    func referencesAreRowsOfTheirOwn(_ group: String, subject: String) throws {
+        let found = try rows([group, "-m", fixtureModel, "--references", "0,2x5,-1x5"] + small)
+        #expect(
+            values("subject", found) == [
+                subject, subject + ", 2 references of 5 rows",
+                subject + ", 1 negative reference of 5 rows",
+            ]
+        )
+        #expect(
+            values("shape", found) == ["64x64, 80 tokens", "64x64, 90 tokens", "64x64, 85 tokens"]
+        )
+    }
+
     /// The fixture's transformer is float32, its text encoder bfloat16.
     @Test(arguments: [
         ("block", "f32,auto"), ("te", "bf16,int8,auto"), ("dit", "f32,auto"),
@@ -175,7 +198,8 @@ struct BenchTests {
     ])
     func arithmeticsThatComeToTheSameAreOneRow(_ group: String, precisions: String) throws {
         let arguments = [group, "-m", fixtureModel, "--steps", "1", "--precision", precisions]
-        #expect(try rows(arguments + small).count == 1)
+        // The text encoder has its vision tower beside it.
+        #expect(try rows(arguments + small).count == (group == "te" ? 2 : 1))
     }
 
     @Test func withAModelMoreGroupsAreUsual() throws {
@@ -212,9 +236,10 @@ struct BenchTests {
         ]
         let found = try rows(arguments + small)
         let groups = values("group", found)
-        for group in ["block", "te", "dit", "e2e"] {
+        for group in ["block", "dit", "e2e"] {
             #expect(groups.filter { $0 == group }.count == 2, "\(group)")
         }
+        #expect(groups.filter { $0 == "te" }.count == 4)
         #expect(groups.filter { $0 == "vae" }.count == 1)
         #expect(groups.filter { $0 == "load" }.count == 4)
         #expect(Set(values("weights", found)).isSuperset(of: ["BF16", "F8_E4M3"]))

@@ -83,17 +83,19 @@ final class CommandProcess {
         return copy
     }
 
-    /// Starts a command line in a folder, with nothing of the tester's models in sight.
+    /// Starts a command line in a folder, with nothing of the tester's models in sight and, unless
+    /// the environment says otherwise, without a cache.
     init(
         _ arguments: [String],
         in folder: String,
         bytes: [UInt8] = [],
+        environment: [String: String] = ["KREA2_CACHE": "off"],
         executable: URL = CommandProcess.executable
     ) throws {
         process.executableURL = executable
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: folder)
-        process.environment = ["HOME": folder, "PATH": "/usr/bin:/bin"]
+        process.environment = ["HOME": folder, "PATH": "/usr/bin:/bin"].merging(environment) { $1 }
         process.standardOutput = output
         process.standardError = errors
         let pipe = Pipe()
@@ -152,9 +154,15 @@ extension CommandRun {
     static func process(
         _ arguments: [String],
         in folder: String,
-        input: String = ""
+        input: String = "",
+        environment: [String: String] = ["KREA2_CACHE": "off"]
     ) throws -> CommandRun {
-        try CommandProcess(arguments, in: folder, bytes: Array(input.utf8)).finish()
+        try CommandProcess(
+            arguments,
+            in: folder,
+            bytes: Array(input.utf8),
+            environment: environment
+        ).finish()
     }
 
     /// Runs a line of bash, with `arguments` as `$0`, `$1` and so on.

@@ -48,7 +48,7 @@ struct CommandTests {
 
     /// A subcommand or an option that is not built does not exist.
     @Test(arguments: [
-        "verify", "style", "moodboard", "expand", "batch", "serve",
+        "verify", "expand", "batch", "serve",
         "Generate", "", "-x", "--generate",
     ])
     func unknownCommandsAreRefused(_ name: String) {

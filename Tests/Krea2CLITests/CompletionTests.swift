@@ -34,7 +34,9 @@ struct CompletionTests {
     /// What bash offers for some words, the last of which is being typed.
     @Test(arguments: [
         ("krea2 gen", "generate"),
-        ("krea2 generate --st", "--steps"),
+        ("krea2 generate --ste", "--steps"),
+        ("krea2 style --pre", "--prep --precision"),
+        ("krea2 generate --reference-mode e", "exact"),
         ("krea2 generate --variant t", "turbo"),
         ("krea2 generate --variant = r", "raw"),
         ("krea2 models e", "ensure"),

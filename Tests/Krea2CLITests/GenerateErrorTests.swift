@@ -53,6 +53,9 @@ struct GenerateErrorTests {
         (["--seed", "9223372036854775807", "--num-images", "2"], "leaves no room for 2 pictures"),
         (["--num-images", "0"], "'0' is not a whole number"),
         (["--threads", "0"], "'0' is not a whole number"),
+        (["--strength", "0.5"], "--strength needs --init-image"),
+        (["--mask", "m.png"], "--mask needs --init-image"),
+        (["--init-image", "i.png", "--strength", "1.1"], "'1.1' is not a number from 0 to 1"),
     ])
     func wrongUsage(_ arguments: [String], message: String) throws {
         try fails(64, [message, "; see krea2 generate --help"], arguments)

@@ -28,7 +28,10 @@ struct GenerateOptionsTests {
             --precision f32 -t 4 --plan --dump d.safetensors --progress json --no-metadata --json \
             -v --force --lora a.safetensors --lora b:c:-0.5 --lora-lenient --intensity -100 \
             --complexity 0 --movement 7 --slider age=3 --slider hair=4 --slider-file s.json \
-            --random-sliders
+            --random-sliders --style-reference a.png --style-reference b.k2ref:-2,side=192 \
+            --moodboard d --moodboard e.k2board:0.5 --reference-mode exact \
+            --reference-wiring frame_t --reference-boost 2.5 --allow-compatible-encoder --no-cache \
+            --init-image i.png --strength 0.25 --mask m.png
             """.split(separator: " ").map(String.init)
         )
         var expected = GenerateSettings()
@@ -45,6 +48,9 @@ struct GenerateOptionsTests {
         expected.shift = -0.5
         expected.seed = 9_223_372_036_854_775_807
         expected.imageCount = 1
+        expected.initialImage = "i.png"
+        expected.strength = 0.25
+        expected.mask = "m.png"
         expected.output = "a.png"
         expected.precision = .float32
         expected.threads = 4
@@ -64,6 +70,18 @@ struct GenerateOptionsTests {
         ]
         expected.sliderFiles = ["s.json"]
         expected.hasRandomSliders = true
+        expected.references = [
+            try ReferenceChoice(parsing: "a.png"),
+            try ReferenceChoice(parsing: "b.k2ref:-2,side=192"),
+        ]
+        expected.moodboards = [
+            try MoodboardChoice(parsing: "d"), try MoodboardChoice(parsing: "e.k2board:0.5"),
+        ]
+        expected.referenceMode = .exact
+        expected.wiring = .frameT
+        expected.referenceBoost = 2.5
+        expected.allowsOtherEncoder = true
+        expected.isCacheOff = true
         #expect(settings == expected)
     }
 
@@ -94,7 +112,17 @@ struct GenerateOptionsTests {
         ["--lora", ":1"], ["--intensity", "101"], ["--intensity", "0.5"], ["--slider", "a"],
         ["--slider", "=1"], ["--slider", "a=1000"], ["--slider", "a=1", "--slider", "a=2"],
         ["--intensity", "1", "--slider", "intensity=2"], ["--slider-file", ""],
-        ["--style-reference", "x"], ["--preview", "x"],
+        ["--preview", "x"], ["--style-reference", ""], ["--style-reference", "x:2.1"],
+        ["--style-reference", "x:inf"], ["--style-reference", "x,side=191"],
+        ["--style-reference", "x,side=1025"], ["--style-reference", "x,prep=blur"],
+        ["--style-reference", "x,window=0.5"], ["--style-reference", "x,window=0.8-0.2"],
+        ["--style-reference", "x,window=0-1.1"], ["--style-reference", "x,blocks=27-7"],
+        ["--style-reference", "x,blocks=a"], ["--style-reference", "x,taps=1/b"],
+        ["--style-reference", "x,caption=2"], ["--style-reference", "x,preset=loud"],
+        ["--style-reference", "x,sides=256"], ["--style-reference", "x,side=256,side=256"],
+        ["--style-reference", "x,side="], ["--moodboard", ""], ["--moodboard", "x:3"],
+        ["--reference-mode", "fast"], ["--reference-wiring", "index"],
+        ["--reference-boost", "0"], ["--reference-boost", "101"], ["--reference-boost", "nan"],
     ])
     func refuses(_ arguments: [String]) {
         let error = #expect(throws: Failure.self) { try settings(arguments) }
@@ -162,6 +190,10 @@ struct ConfigFileTests {
         )
         #expect(both.loras.map(\.name) == ["z"])
         #expect(both.sliders == ["age": 3, "movement": 5, "intensity": 1])
+        let references = #"{"prompt": "a", "style-reference": ["x:1", "y"], "moodboard": "d"}"#
+        let styled = try settings(references, ["--style-reference", "z"])
+        #expect(try settings(references).references.map(\.path) == ["x", "y"])
+        #expect(styled.references.map(\.path) == ["z"] && styled.moodboards.map(\.path) == ["d"])
         #expect(throws: Failure.self) { try settings(#"{"prompt": "a", "steps": [3]}"#) }
         #expect(throws: Failure.self) { try settings(#"{"prompt": "a", "lora": [["x"]]}"#) }
     }

@@ -85,6 +85,38 @@ struct ProgressTests {
         #expect(text == " 50 % picture 2 of 4, step 3 of 8, 1:01:40 elapsed, about 1:01:40 left\n")
     }
 
+    @Test func encodingCountsPictures() {
+        func event(_ share: Double, _ step: Int) -> GenerationProgress {
+            GenerationProgress(
+                stage: .references,
+                fraction: share,
+                step: step,
+                steps: 3,
+                image: 0,
+                imageCount: 1,
+                overall: share
+            )
+        }
+        var renderer = ProgressRenderer(.plain, start: .zero)
+        let events = [event(0.1, 0), event(0.2, 0), event(0.5, 1), event(1, 3), event(1, 3)]
+        let lines = events.enumerated().compactMap {
+            renderer.text(for: $1, at: .seconds($0 + 1))
+        }
+        #expect(
+            lines == [
+                " 10 % encoding, 0 of 3 pictures, 0:01 elapsed, about 0:09 left\n",
+                " 50 % encoding, 1 of 3 pictures, 0:03 elapsed, about 0:03 left\n",
+                "100 % encoding, 3 of 3 pictures, 0:04 elapsed, about 0:00 left\n",
+            ]
+        )
+        var other = ProgressRenderer(.json, start: .zero)
+        #expect(
+            other.text(for: event(0.5, 1), at: .seconds(1))
+                == #"{"elapsedSeconds":1,"event":"progress","fraction":0.5,"image":0,"images":1,"#
+                + #""remainingSeconds":1,"stage":"references","step":1,"steps":3}"# + "\n"
+        )
+    }
+
     @Test func jsonHasTheSameFacts() {
         var renderer = ProgressRenderer(.json, start: .seconds(1))
         let text = renderer.text(for: event(0.25, step: 2), at: .seconds(2))
