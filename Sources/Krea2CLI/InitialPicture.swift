@@ -63,16 +63,14 @@ struct InitialPicture {
         _ size: PictureSize,
         _ tell: (String) -> Void
     ) throws(Failure) -> PixelImage {
+        let picture = try PixelImage.read(path, tell: tell)
+        if (picture.width, picture.height) != (size.width, size.height) {
+            tell(
+                "\(path): \(picture.width)x\(picture.height) is stretched to "
+                    + "\(size.width)x\(size.height)"
+            )
+        }
         do throws(ImageError) {
-            let loaded = try LoadedPicture(path: path)
-            for note in loaded.notes { tell("\(path): \(note)") }
-            let picture = loaded.image
-            if (picture.width, picture.height) != (size.width, size.height) {
-                tell(
-                    "\(path): \(picture.width)x\(picture.height) is stretched to "
-                        + "\(size.width)x\(size.height)"
-                )
-            }
             return try picture.resized(width: size.width, height: size.height, filter: .lanczos)
         } catch {
             throw Failure(error)

@@ -3,6 +3,26 @@ import Images
 import Krea2
 import References
 
+extension PixelImage {
+    /// Reads a picture.
+    ///
+    /// - Parameters:
+    ///   - path: A PNG, JPEG or WebP file.
+    ///   - tell: Receives remarks for the user.
+    /// - Returns: Its pixels, upright and on white.
+    /// - Throws: Exit code 66 or 65.
+    static func read(_ path: String, tell: (String) -> Void) throws(Failure) -> PixelImage {
+        let loaded: LoadedPicture
+        do {
+            loaded = try LoadedPicture(path: path)
+        } catch {
+            throw Failure(error)
+        }
+        for note in loaded.notes { tell("\(path): \(note)") }
+        return loaded.image
+    }
+}
+
 extension ReferencePicture {
     /// Reads a picture and prepares it for the text encoder.
     ///
@@ -19,20 +39,24 @@ extension ReferencePicture {
         tell: (String) -> Void
     ) throws(Failure) {
         guard !Interruption.isRequested else { throw Interruption.failure }
-        let loaded: LoadedPicture
-        do {
-            loaded = try LoadedPicture(path: path)
-        } catch {
-            throw Failure(error)
-        }
-        for note in loaded.notes { tell("\(path): \(note)") }
+        let picture = try PixelImage.read(path, tell: tell)
         let prepared: PreparedReference
         do {
-            prepared = try PreparedReference(loaded.image, side: side, treatment: treatment)
+            prepared = try PreparedReference(picture, side: side, treatment: treatment)
         } catch {
             // It does not know the file.
             throw Failure(.badData, "\(path): \(error)")
         }
+        self.init(prepared, side: side, treatment: treatment)
+    }
+
+    /// Names a prepared picture.
+    ///
+    /// - Parameters:
+    ///   - prepared: As the text encoder sees it.
+    ///   - side: What its size was made for.
+    ///   - treatment: What was done to it.
+    init(_ prepared: PreparedReference, side: Int, treatment: Treatment) {
         self.init(
             source: .init(
                 content: prepared.contentID,

@@ -158,14 +158,7 @@ struct WiredPictures {
         _ size: PictureSize,
         _ tell: (String) -> Void
     ) throws(Failure) -> WiredReferences.Picture {
-        let picture: PixelImage
-        do {
-            let loaded = try LoadedPicture(path: choice.path)
-            for note in loaded.notes { tell("\(choice.path): \(note)") }
-            picture = loaded.image
-        } catch {
-            throw Failure(error)
-        }
+        let picture = try PixelImage.read(choice.path, tell: tell)
         let isFrame = wiring == .frameT
         let seenSide = isFrame ? longestSide : ReferenceChoice.usualSide
         do {
@@ -185,16 +178,7 @@ struct WiredPictures {
                 width: latent.width,
                 height: latent.height,
                 rgb: latent.rgb,
-                seen: ReferencePicture(
-                    source: .init(
-                        content: seen.contentID,
-                        treatment: Treatment.untreated.rawValue,
-                        side: seenSide
-                    ),
-                    width: seen.image.width,
-                    height: seen.image.height,
-                    rgb: seen.image.rgb
-                ),
+                seen: ReferencePicture(seen, side: seenSide, treatment: .untreated),
                 strength: choice.strengthInSequence
             )
         } catch {

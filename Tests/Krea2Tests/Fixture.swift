@@ -23,6 +23,15 @@ enum Fixture {
         Array(try Data(contentsOf: URL(filePath: path(name))))
     }
 
+    /// The cases in a JSON file; without them tests would have nothing to fail on.
+    static func cases<Case: Decodable>(_ name: String) -> [Case] {
+        do {
+            return try JSONDecoder().decode([Case].self, from: Data(bytes(name)))
+        } catch {
+            preconditionFailure("\(name): \(error)")
+        }
+    }
+
     /// The tensors that a case of `pipeline/cases.json` has computed.
     static func dump(_ name: String) throws -> FixtureTensors {
         try FixtureTensors("pipeline/dumps/\(name).safetensors")

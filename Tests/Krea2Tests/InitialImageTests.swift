@@ -24,11 +24,7 @@ struct InitialCase: Decodable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { name }
 
-    static let all: [InitialCase] =
-        (try? JSONDecoder().decode(
-            [InitialCase].self,
-            from: Data(Fixture.bytes("initial/cases.json"))
-        )) ?? []
+    static let all: [InitialCase] = Fixture.cases("initial/cases.json")
 
     /// What was asked for, with the picture and the mask of the fixture.
     func request(_ fixture: FixtureTensors) throws -> GenerationRequest {

@@ -24,11 +24,7 @@ struct ParityCase: Decodable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { name }
 
-    static let all: [ParityCase] =
-        (try? JSONDecoder().decode(
-            [ParityCase].self,
-            from: Data(Fixture.bytes("pipeline/cases.json"))
-        )) ?? []
+    static let all: [ParityCase] = Fixture.cases("pipeline/cases.json")
 
     var request: GenerationRequest {
         GenerationRequest(

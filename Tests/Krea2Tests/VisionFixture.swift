@@ -18,11 +18,7 @@ struct VisionCase: Decodable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { name }
 
-    static let all: [VisionCase] =
-        (try? JSONDecoder().decode(
-            [VisionCase].self,
-            from: Data(Fixture.bytes("vision/cases.json"))
-        )) ?? []
+    static let all: [VisionCase] = Fixture.cases("vision/cases.json")
 
     /// What transformers computed.
     var dump: FixtureTensors {

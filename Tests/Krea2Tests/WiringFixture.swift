@@ -28,11 +28,7 @@ struct WiringCase: Decodable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { name }
 
-    static let all: [WiringCase] =
-        (try? JSONDecoder().decode(
-            [WiringCase].self,
-            from: Data(Fixture.bytes("wirings/cases.json"))
-        )) ?? []
+    static let all: [WiringCase] = Fixture.cases("wirings/cases.json")
 
     /// What the reference computed.
     var dump: FixtureTensors {

@@ -121,12 +121,7 @@ extension MoodboardFile {
         creator = try container.text("creator")
         let contents = try container.contents()
         grid = contents.grid
-        rows = try ConditioningRows(
-            key: source.key(self.encoder),
-            taps: contents.taps,
-            kinds: contents.kinds,
-            multiplicities: contents.multiplicities
-        )
+        rows = try contents.rows(key: source.key(self.encoder))
     }
 
     /// Writes a file under a temporary name and moves it to `path` when it is complete.

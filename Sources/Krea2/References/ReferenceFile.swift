@@ -106,12 +106,7 @@ extension ReferenceFile {
         creator = try container.text("creator")
         let contents = try container.contents()
         (gridRows, gridColumns) = contents.grid
-        rows = try ConditioningRows(
-            key: source.key(self.encoder),
-            taps: contents.taps,
-            kinds: contents.kinds,
-            multiplicities: contents.multiplicities
-        )
+        rows = try contents.rows(key: source.key(self.encoder))
     }
 
     /// Writes a file under a temporary name and moves it to `path` when it is complete.

@@ -27,6 +27,16 @@ struct RowContainer {
         let multiplicities: [Float]
         let taps: Tensor
         let grid: (rows: Int, columns: Int)
+
+        /// The rows under a name.
+        func rows(key: String) throws(GenerationError) -> ConditioningRows {
+            try ConditioningRows(
+                key: key,
+                taps: taps,
+                kinds: kinds,
+                multiplicities: multiplicities
+            )
+        }
     }
 
     /// The version written, and the only one that is read.
