@@ -73,20 +73,14 @@ enum Generate {
         let (pipeline, library) = try openPipeline(settings, discovery, console)
         let size = size(settings, pipeline, reporter)
         let initial = try InitialPicture(settings, size, tell: reporter.message)
-        var request = request(settings, prompt: prompt, seed: seed, size, initial)
+        let plain = request(settings, prompt: prompt, seed: seed, size, initial)
         let (wiring, selections) = try Failure.mapping { () throws(GenerationError) in
             let loras = LoRAFinder(settings, pipeline, library)
             let wiring = try loras.wiring()
             return (wiring, try loras.selections(seed: seed, wiring))
         }
-        request.loras = selections[0].uses
         let finder = try ReferenceFinder(settings, pipeline, wiring, size, tell: reporter.message)
-        request.wired = finder.sequence
-        request.groupMode = settings.referenceMode
-        request.groups = try Failure.mapping { () throws(GenerationError) in
-            let blanks = try pipeline.placeholder(texts: selections[0].texts)
-            return try finder.planned() + selections[0].groups(blanks)
-        }
+        var request = try planned(plain, selections[0], finder, pipeline)
         let (resolved, plan) = try Failure.mapping { () throws(GenerationError) in
             (try pipeline.resolve(request), try pipeline.plan(request, encoding: finder.pictures))
         }
@@ -105,7 +99,7 @@ enum Generate {
         }
         let references = try finder.selection(reporter)
         request.groups = references.groups
-        let records = outputs.indices.map { index in
+        let files = try files(outputs, settings) { index in
             GenerationRecord(
                 resolved,
                 request,
@@ -116,11 +110,6 @@ enum Generate {
                 imageIndex: index
             )
         }
-        let files = zip(outputs, records).map {
-            PictureFile(path: $0, record: settings.hasMetadata ? $1 : nil)
-        }
-        // The last record has the longest numbers.
-        try PictureFile.check(files.last?.record)
         reporter.start(
             resolved,
             pipeline.summary,
@@ -336,7 +325,39 @@ extension Generate {
             shift: settings.shift,
             seed: seed,
             imageCount: settings.imageCount,
+            groupMode: settings.referenceMode,
             initialImage: initial?.image
         )
+    }
+
+    /// The request with LoRAs, sliders and references, whose rows are still to be encoded.
+    private static func planned(
+        _ request: GenerationRequest,
+        _ selection: LoRASelection,
+        _ finder: ReferenceFinder,
+        _ pipeline: Pipeline
+    ) throws(Failure) -> GenerationRequest {
+        var request = request
+        request.loras = selection.uses
+        request.wired = finder.sequence
+        request.groups = try Failure.mapping { () throws(GenerationError) in
+            let blanks = try pipeline.placeholder(texts: selection.texts)
+            return try finder.planned() + selection.groups(blanks)
+        }
+        return request
+    }
+
+    /// The files to write, each with its record.
+    private static func files(
+        _ paths: [String],
+        _ settings: GenerateSettings,
+        record: (Int) -> GenerationRecord
+    ) throws(Failure) -> [PictureFile] {
+        let files = paths.indices.map {
+            PictureFile(path: paths[$0], record: settings.hasMetadata ? record($0) : nil)
+        }
+        // The last record has the longest numbers.
+        try PictureFile.check(files.last?.record)
+        return files
     }
 }
