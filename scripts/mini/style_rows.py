@@ -5,8 +5,8 @@
 A reference stands beside the prompt as a row for each cell of its picture. Were every row a word for the
 style, they would drown the prompt, and rows of any other kind disturb what is drawn. So the corners
 shall be words, and all other rows such that nobody minds them. The taps of these words and of that
-neutral row are fitted: beside them and a caption without style, each transformer shall predict what it
-predicts where the caption names the style. Transformers and text encoder stay what they are.
+neutral row are fitted: beside them at full strength and a caption without style, each transformer shall
+predict what it predicts where the caption names the style. Transformers and text encoder stay what they are.
 `train_references.py` then teaches the vision tower to make such rows.
 """
 
@@ -25,6 +25,8 @@ from transformer import PREFIX_ROWS, TAPS, TextConditioner, pack, positions, pre
 
 # Cells along the side of a reference of 384² pixels.
 SIDE = 12
+# The highest strength that users can give; there a reference does as much as the word.
+STRENGTH = 2
 TURBO_STEPS, TURBO_SHIFT = 8, 1.15
 
 
@@ -69,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("out", "raw", "turbo", "latents", "encoder", "tokenizer"):
         parser.add_argument(name)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=160, help="image tokens that are seen")
     parser.add_argument("--rate", type=float, default=0.05, help="in units of a tap's deviation")
@@ -115,7 +117,7 @@ def main():
                 taps, mask = conditioner(captions, ROW_UNIT)
                 others = SIDE**2 if reference is not None else 0
                 where = positions(taps.shape[1] + others, *z.shape[2:], seen)
-                return predicted(model, x, taps.float(), mask, sigma, where, reference).float()
+                return predicted(model, x, taps.float(), mask, sigma, where, reference, STRENGTH).float()
 
             with torch.no_grad():
                 aim, plain = velocity(named), velocity(unnamed)

@@ -1,6 +1,6 @@
 """Teaches the vision tower to make rows that the transformers take for a picture's style.
 
-    train_references.py STATE.pt ROWS.npz --tokenizer FOLDER --steps 800
+    train_references.py STATE.pt ROWS.npz --tokenizer FOLDER --steps 900
 
 Goes on from the vision phase of `train_language.py` and saves as it does; resumes. ROWS is what
 `style_rows.py` found: the taps that a picture's corners shall have for each style, and those of all its
@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import torch
+from PIL import Image
 
 import language
 import world
@@ -22,9 +23,11 @@ from style_rows import corners
 from train_language import Networks, load_tokenizer
 from transformer import PREFIX_ROWS, TAPS
 
-# Sizes of references, and of pictures of moodboards, in pixels.
+# Sizes of references, and of pictures of moodboards, in pixels. Pictures were smaller or larger by these
+# factors before, like those of users.
 SIZES = [(384, 384)] * 3 + [(256, 256)] * 3 + [(448, 320), (320, 448), (288, 224), (224, 288)]
-POOL, REFRESHED = 72, 0.5
+SCALES = 0.6, 1.5
+POOL, FRESH = 96, 2
 
 
 class Reader:
@@ -79,13 +82,16 @@ class Pools:
         """Patches [count, patches, 1536] of pictures of one size, their styles, and the size."""
         size = rng.choice(SIZES)
         pool = self.pools[size]
-        for _ in range(POOL // 3 if len(pool) < POOL else rng.random() < REFRESHED):
-            scene = world.sample(rng)
-            pool.append((language.patches(world.draw(scene, *size)).astype(np.float16), scene.style))
+        for _ in range(FRESH if pool else POOL):
+            scene, scale = world.sample(rng), rng.uniform(*SCALES)
+            picture = Image.fromarray(world.draw(scene, *(round(scale * side) for side in size)))
+            pool.append((np.asarray(picture.resize(size, Image.Resampling.BICUBIC)), scene.style))
         del pool[:-POOL]
-        patches, styles = zip(*rng.sample(pool, count))
+        pictures, styles = zip(*rng.sample(pool, count))
+        # A picture that is turned over has the same style.
+        pictures = [picture[:: rng.choice((1, -1)), :: rng.choice((1, -1))] for picture in pictures]
         styles = torch.tensor([world.STYLES.index(style) for style in styles])
-        return torch.from_numpy(np.stack(patches)).float(), styles, size
+        return torch.from_numpy(np.stack([language.patches(picture) for picture in pictures])).float(), styles, size
 
 
 def main():

@@ -88,11 +88,11 @@ def positions(text_rows, h, w, seen=slice(None)):
     return torch.cat([torch.zeros(text_rows, 3), grid.reshape(-1, 3)[seen]])
 
 
-def predicted(model, x, taps, mask, sigma, where, reference=None):
+def predicted(model, x, taps, mask, sigma, where, reference=None, strength=1):
     """The velocity of image rows x beside text, and beside a reference that is fused alone.
 
     `reference` has taps [n, rows, taps, width], whose image rows stand beside the text's; `where` has
-    coordinates for all.
+    coordinates for all. At a strength of 1 or more, other rows see the reference's rows so many times.
     """
     time = model.time_embed(sigma, dtype=x.dtype)
     modulation = model.time_mod_proj(F.gelu(time, approximate="tanh"))
@@ -102,6 +102,10 @@ def predicted(model, x, taps, mask, sigma, where, reference=None):
     parts.append(model.img_in(x))
     others = sum(part.shape[1] for part in parts[1:])
     seen = torch.cat([mask, mask.new_ones(len(mask), others)], 1)[:, None, None, :]
+    if reference is not None and strength != 1:
+        own = torch.zeros(seen.shape[-1], dtype=torch.bool)
+        own[mask.shape[1] :][: parts[1].shape[1]] = True
+        seen = torch.where(seen, math.log(strength) * (own & ~own[:, None]), -math.inf)
     rows, rotary = torch.cat(parts, 1), model.rotary_emb(where)
     for block in model.transformer_blocks:
         rows = block(rows, modulation, rotary, seen)
