@@ -91,10 +91,13 @@ extension SafetensorsFile {
         let data = bytes.dropFirst(headerByteCount)
         let length = min(Self.sampleByteCount, data.count)
         let stride = (data.count - length) / (Self.sampleCount - 1)
-        for index in 0..<Self.sampleCount {
-            let sample = data.dropFirst(index * stride).prefix(length)
-            hash.update(UnsafeRawBufferPointer(rebasing: sample))
+        let samples = (0..<Self.sampleCount).map { index in
+            let start = data.startIndex + index * stride
+            return start..<start + length
         }
+        // A disk finds many places at once sooner than one after the other.
+        for sample in samples { file.prefetch(sample) }
+        for sample in samples { hash.update(UnsafeRawBufferPointer(rebasing: bytes[sample])) }
     }
 }
 
