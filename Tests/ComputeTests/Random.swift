@@ -1,17 +1,14 @@
 import Tensors
+import TestSupport
 
-/// Repeatable numbers between −1 and 1 (splitmix64).
+/// Repeatable numbers between −1 and 1.
 struct Random {
-    var state: UInt64
+    private var generator: SeededGenerator
 
-    init(_ seed: UInt64) { state = seed }
+    init(_ seed: UInt64) { generator = SeededGenerator(seed: seed) }
 
     mutating func next() -> Float {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Float(Int64(bitPattern: z ^ (z >> 31)) >> 40) * 0x1p-23
+        Float(Int64(bitPattern: generator.next()) >> 40) * 0x1p-23
     }
 
     /// A guarded tensor of numbers between −`range` and `range`.

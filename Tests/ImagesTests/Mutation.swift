@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// How many inputs a mutation test tries.
 let mutationCount =

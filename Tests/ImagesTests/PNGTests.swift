@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Images
@@ -7,23 +8,6 @@ func randomImage(width: Int, height: Int, seed: UInt64 = 1) throws -> PixelImage
     var random = SeededGenerator(seed: seed)
     let rgb = (0..<width * height * 3).map { _ in UInt8.random(in: 0...255, using: &random) }
     return try PixelImage(width: width, height: height, rgb: rgb)
-}
-
-/// SplitMix64: the same numbers on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) {
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
-    }
 }
 
 struct PNGTests {

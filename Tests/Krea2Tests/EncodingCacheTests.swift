@@ -188,7 +188,7 @@ struct EncodingCacheTests {
 /// Pictures and prompts through a pipeline, new and from the cache.
 struct PipelineReferenceTests {
     private let folder: TemporaryFolder
-    private var random = SeededGenerator(state: 8)
+    private var random = SeededGenerator(seed: 8)
 
     init() throws {
         folder = try TemporaryFolder()

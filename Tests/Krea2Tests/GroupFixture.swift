@@ -1,4 +1,5 @@
 import Tensors
+import TestSupport
 
 @testable import Krea2
 
@@ -14,7 +15,7 @@ enum GroupFixture {
         let kinds: [ConditioningRows.Kind] =
             [.visionStart] + [ConditioningRows.Kind](repeating: .image, count: count)
             + [.visionEnd, .suffix, .suffix]
-        var random = SeededGenerator(state: seed)
+        var random = SeededGenerator(seed: seed)
         let taps = Tensor.random([kinds.count] + shape, &random)
         return try ConditioningRows(key: "picture \(seed)", taps: taps, kinds: kinds)
     }

@@ -233,7 +233,7 @@ struct GroupRunTests {
     /// Equal rows may be merged, if the row that stays counts as often.
     @Test func mergedRowsCountSeveralTimes() throws {
         let pipeline = try pipeline()
-        var random = SeededGenerator(state: 4)
+        var random = SeededGenerator(seed: 4)
         let parts = (0..<4).map { _ in
             (0..<3 * 48).map { _ in Float.random(in: -1...1, using: &random) }
         }

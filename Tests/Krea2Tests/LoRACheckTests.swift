@@ -7,7 +7,7 @@ import Testing
 
 /// What `LoRACheck` and `LoRAOutline` say of files.
 struct LoRACheckTests {
-    private var random = SeededGenerator(state: 5)
+    private var random = SeededGenerator(seed: 5)
     private let folder: TemporaryFolder
 
     init() throws { folder = try TemporaryFolder() }

@@ -8,7 +8,7 @@ import Testing
 /// One change of every layer, in every dialect.
 struct LoRADialectTests {
     private let targets = LoRAFixture.targets
-    private var random = SeededGenerator(state: 3)
+    private var random = SeededGenerator(seed: 3)
 
     @Test func theReleasedModelsHave264Layers() {
         let layers = LoRATargets(.released).layers

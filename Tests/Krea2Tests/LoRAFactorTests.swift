@@ -7,7 +7,7 @@ import Testing
 
 /// Factorisations, scales, and what else a file says of one layer.
 struct LoRAFactorTests {
-    private var random = SeededGenerator(state: 4)
+    private var random = SeededGenerator(seed: 4)
     private var file = LoRAFixture()
     private let module = "diffusion_model.blocks.0.attn.wk"
 

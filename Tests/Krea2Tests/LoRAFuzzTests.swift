@@ -14,7 +14,7 @@ struct LoRAFuzzTests {
     private static let isLong = ProcessInfo.processInfo.environment["KREA2_LONG_TESTS"] != nil
     private static let inputs = isLong ? 100_000 : 600
 
-    private var random = SeededGenerator(state: 21)
+    private var random = SeededGenerator(seed: 21)
 
     /// Shapes of a module with 8 outputs and 16 inputs, in every factorisation.
     private static let methods: [[String: [Int]]] = [

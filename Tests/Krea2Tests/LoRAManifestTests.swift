@@ -30,7 +30,7 @@ struct LoRAManifestTests {
 
     @Test func isAboutOneFile() throws {
         var lora = LoRAFixture()
-        var random = SeededGenerator(state: 1)
+        var random = SeededGenerator(seed: 1)
         lora.add("first.lora_A.weight", 1, 8, random: &random)
         lora.add("first.lora_B.weight", 16, 1, random: &random)
         let path = try lora.write(to: folder)

@@ -108,7 +108,7 @@ struct LoRARunTests {
         seed: UInt64 = 1,
         where isWanted: (String) -> Bool = { _ in true }
     ) throws -> String {
-        var random = SeededGenerator(state: seed)
+        var random = SeededGenerator(seed: seed)
         var tensors: [String: Tensor] = [:]
         let config = try Transformer(TransformerFiles(path: official)).config
         for layer in LoRATargets(config).layers where isWanted(layer.name) {
@@ -292,7 +292,7 @@ struct LoRARunTests {
 
     /// A file that changes vectors, under the names of either kind of checkpoint.
     private func writeVectors(_ vectors: [LoRATargets.Vector]) throws -> String {
-        var random = SeededGenerator(state: 4)
+        var random = SeededGenerator(seed: 4)
         var tensors: [String: Tensor] = [:]
         for (index, vector) in vectors.enumerated() {
             let count = vector.shape.reduce(1, *)

@@ -16,7 +16,7 @@ struct ReferenceFixture {
         width: 8
     )
 
-    var random = SeededGenerator(state: 5)
+    var random = SeededGenerator(seed: 5)
 
     /// Kinds of the rows of a picture.
     static func kinds(_ images: Int) -> [ConditioningRows.Kind] {

@@ -18,7 +18,7 @@ struct ReferenceFuzzTests {
 
     private let folder: TemporaryFolder
     private let cache: EncodingCache
-    private var random = SeededGenerator(state: 33)
+    private var random = SeededGenerator(seed: 33)
     private var fixture = ReferenceFixture()
     private let reference: ReferenceFile
     private let prompt: Tensor

@@ -18,7 +18,7 @@ struct TransformerGroupTests {
         let path = FixtureModel.path("head16/turbo.safetensors")
         transformer = try Transformer(TransformerFiles(path: path))
         let config = transformer.config
-        var random = SeededGenerator(state: 9)
+        var random = SeededGenerator(seed: 9)
         text = Tensor.random([7, config.width], &random)
         groups = [5, 3].map { Tensor.random([$0, config.width], &random) }
         image = Tensor.random([Self.side * Self.side, config.tokenWidth], &random)

@@ -189,7 +189,7 @@ struct WiringTests {
         let pipeline = try parity.pipeline()
         let targets = LoRATargets(pipeline.transformer.config)
         let layer = try #require(targets.layers.first { $0.name == "txtfusion.projector" })
-        var random = SeededGenerator(state: 3)
+        var random = SeededGenerator(seed: 3)
         var lora = LoRAFixture()
         let name = "diffusion_model.\(layer.name)"
         lora.add("\(name).lora_A.weight", 2, layer.inputs, random: &random)
