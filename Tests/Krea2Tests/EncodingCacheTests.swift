@@ -197,14 +197,8 @@ struct PipelineReferenceTests {
     private func pipeline(_ precision: Precision = .float32, isCaching: Bool = true) throws
         -> Pipeline
     {
-        try Pipeline(
-            FixtureModel.files("head16"),
-            options: PipelineOptions(
-                threads: 2,
-                precision: precision,
-                cache: isCaching ? EncodingCache(folder: folder.file("cache")) : nil
-            )
-        )
+        let cache = EncodingCache(folder: folder.file("cache"))
+        return try FixtureModel.pipeline("head16", precision, cache: isCaching ? cache : nil)
     }
 
     private mutating func picture(

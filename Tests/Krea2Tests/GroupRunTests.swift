@@ -17,14 +17,12 @@ struct GroupRunTests {
         threads: Int = 1,
         memory: Int? = nil
     ) throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files("head16"),
-            options: PipelineOptions(
-                threads: threads,
-                variant: .raw,
-                precision: precision,
-                memoryByteCount: memory
-            )
+        try FixtureModel.pipeline(
+            "head16",
+            precision,
+            threads: threads,
+            variant: .raw,
+            memory: memory
         )
     }
 

@@ -48,14 +48,7 @@ struct InitialCase: Decodable, Sendable, CustomTestStringConvertible {
     }
 
     func pipeline() throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files(model),
-            options: PipelineOptions(
-                threads: 2,
-                variant: Variant(rawValue: variant),
-                precision: .float32
-            )
-        )
+        try FixtureModel.pipeline(model, variant: Variant(rawValue: variant))
     }
 }
 
@@ -107,13 +100,6 @@ struct InitialImageTests {
 
     // MARK: Identities
 
-    private func pipeline() throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files("head16"),
-            options: PipelineOptions(threads: 2, precision: .float32)
-        )
-    }
-
     private func request(
         strength: Double = 0.5,
         mask: [UInt8]? = nil,
@@ -136,7 +122,7 @@ struct InitialImageTests {
     }
 
     @Test func fullStrengthIsTextToImage() throws {
-        let pipeline = try pipeline()
+        let pipeline = try FixtureModel.pipeline()
         var request = request(strength: 1)
         let begun = try InitialOutcome(request, pipeline)
         request.initialImage = nil
@@ -150,7 +136,7 @@ struct InitialImageTests {
     }
 
     @Test func aWhiteMaskIsNone() throws {
-        let pipeline = try pipeline()
+        let pipeline = try FixtureModel.pipeline()
         let plain = try InitialOutcome(request(), pipeline)
         for white in [UInt8(128), 255] {
             let mask = [UInt8](repeating: white, count: 64 * 80)
@@ -163,20 +149,23 @@ struct InitialImageTests {
     func aBlackMaskKeepsAll(strength: Double) throws {
         // Only the corner of each cell is read.
         let mask = (0..<64 * 80).map { UInt8($0 % 8 == 0 && $0 / 64 % 8 == 0 ? 127 : 255) }
-        let outcome = try InitialOutcome(request(strength: strength, mask: mask), pipeline())
+        let outcome = try InitialOutcome(
+            request(strength: strength, mask: mask),
+            FixtureModel.pipeline()
+        )
         #expect(try outcome.floats("latents") == outcome.floats("init.latents"))
     }
 
     @Test func whatIsKeptIsTheOwnLatent() throws {
         let mask = (0..<64 * 80).map { UInt8($0 % 64 < 24 ? 255 : 0) }
-        let outcome = try InitialOutcome(request(strength: 1, mask: mask), pipeline())
+        let outcome = try InitialOutcome(request(strength: 1, mask: mask), FixtureModel.pipeline())
         let (found, clean) = try (outcome.floats("latents"), outcome.floats("init.latents"))
         for i in found.indices where i % 8 >= 3 { #expect(found[i] == clean[i]) }
         #expect(found.indices.contains { $0 % 8 < 3 && found[$0] != clean[$0] })
     }
 
     @Test func eachPictureIsThatOfItsSeed() throws {
-        let pipeline = try pipeline()
+        let pipeline = try FixtureModel.pipeline()
         let mask = (0..<64 * 80).map { UInt8($0 % 64 < 24 ? 255 : 0) }
         var several = request(mask: mask)
         several.imageCount = 2
@@ -223,7 +212,7 @@ struct InitialImageTests {
     // MARK: Course
 
     @Test func plansWhatItTakes() throws {
-        let pipeline = try pipeline()
+        let pipeline = try FixtureModel.pipeline()
         var request = request()
         let plan = try pipeline.plan(request)
         #expect(
@@ -243,7 +232,7 @@ struct InitialImageTests {
         var stages: [GenerationProgress.Stage] = []
         var shares: [Double] = []
         var steps: Set<Int> = []
-        _ = try pipeline().generate(
+        _ = try FixtureModel.pipeline().generate(
             request(),
             progress: {
                 if stages.last != $0.stage { stages.append($0.stage) }
@@ -264,7 +253,7 @@ struct InitialImageTests {
         #expect(throws: GenerationError.cancelled) {
             try withoutActuallyEscaping({ isStopped.load(ordering: .relaxed) }) { asked in
                 nonisolated(unsafe) let asked = asked
-                _ = try pipeline().generate(
+                _ = try FixtureModel.pipeline().generate(
                     request(),
                     progress: {
                         last = $0.stage
@@ -298,7 +287,7 @@ struct InitialImageTests {
         var image = try #require(request.initialImage)
         change(&image)
         request.initialImage = image
-        let pipeline = try pipeline()
+        let pipeline = try FixtureModel.pipeline()
         for run in [
             { _ = try pipeline.plan(request) }, { _ = try pipeline.generate(request) },
         ] as [() throws -> Void] {

@@ -41,13 +41,11 @@ struct ParityCase: Decodable, Sendable, CustomTestStringConvertible {
 
     /// Opens the case's model.
     func pipeline(threads: Int = 2, precision: Precision = .float32) throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files(model),
-            options: PipelineOptions(
-                threads: threads,
-                variant: Variant(rawValue: variant),
-                precision: precision
-            )
+        try FixtureModel.pipeline(
+            model,
+            precision,
+            threads: threads,
+            variant: Variant(rawValue: variant)
         )
     }
 }
@@ -65,6 +63,27 @@ enum FixtureModel {
             tokenizer: Fixture.path("tokenizer/tokenizer"),
             autoencoder: path("head48/vae/qwen_image_vae.safetensors"),
             modelIndex: nil
+        )
+    }
+
+    /// Opens a model.
+    static func pipeline(
+        _ name: String = "head16",
+        _ precision: Precision = .float32,
+        threads: Int = 2,
+        variant: Variant? = nil,
+        memory: Int? = nil,
+        cache: EncodingCache? = nil
+    ) throws -> Pipeline {
+        try Pipeline(
+            files(name),
+            options: PipelineOptions(
+                threads: threads,
+                variant: variant,
+                precision: precision,
+                memoryByteCount: memory,
+                cache: cache
+            )
         )
     }
 }

@@ -23,14 +23,12 @@ struct PrecisionTests {
         memory: Int? = nil,
         model: String = "head16"
     ) throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files(model),
-            options: PipelineOptions(
-                threads: threads,
-                variant: .raw,
-                precision: precision,
-                memoryByteCount: memory
-            )
+        try FixtureModel.pipeline(
+            model,
+            precision,
+            threads: threads,
+            variant: .raw,
+            memory: memory
         )
     }
 

@@ -17,14 +17,13 @@ struct SliderPolesTests {
         threads: Int = 1,
         isCaching: Bool = false
     ) throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files("head16"),
-            options: PipelineOptions(
-                threads: threads,
-                variant: .turbo,
-                precision: precision,
-                cache: isCaching ? EncodingCache(folder: folder.file("cache")) : nil
-            )
+        let cache = EncodingCache(folder: folder.file("cache"))
+        return try FixtureModel.pipeline(
+            "head16",
+            precision,
+            threads: threads,
+            variant: .turbo,
+            cache: isCaching ? cache : nil
         )
     }
 

@@ -73,14 +73,12 @@ struct WiringCase: Decodable, Sendable, CustomTestStringConvertible {
         threads: Int = 2,
         memory: Int? = nil
     ) throws -> Pipeline {
-        try Pipeline(
-            FixtureModel.files(model),
-            options: PipelineOptions(
-                threads: threads,
-                variant: guidance > 0 ? .raw : .turbo,
-                precision: precision,
-                memoryByteCount: memory
-            )
+        try FixtureModel.pipeline(
+            model,
+            precision,
+            threads: threads,
+            variant: guidance > 0 ? .raw : .turbo,
+            memory: memory
         )
     }
 }
