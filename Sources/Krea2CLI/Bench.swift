@@ -201,7 +201,7 @@ extension Bench {
     ) throws(Failure) {
         let parent = settings.temporary ?? console.environment["TMPDIR"] ?? "/var/tmp"
         let name = "krea2-bench-" + String(UInt64.random(in: .min ... .max), radix: 36)
-        let folder = parent + (parent.hasSuffix("/") ? "" : "/") + name
+        let folder = parent.path(of: name)
         do {
             // Nobody else's folder: this fails where there is something of that name.
             try FileManager.default.createDirectory(

@@ -67,7 +67,7 @@ enum Convert {
         _ conversion: Conversion,
         in folder: String
     ) throws(Failure) -> String {
-        let path = folder + (folder.hasSuffix("/") ? "" : "/") + conversion.suggestedPath
+        let path = folder.path(of: conversion.suggestedPath)
         let parent = String(path.dropLast(path.lastComponent.count + 1))
         do {
             try FileManager.default.createDirectory(

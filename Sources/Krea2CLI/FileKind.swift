@@ -20,6 +20,9 @@ enum FileKind: Equatable, Sendable {
 }
 
 extension String {
+    /// The path of something in this folder.
+    func path(of name: String) -> String { hasSuffix("/") ? self + name : "\(self)/\(name)" }
+
     /// What follows the last slash.
     var lastComponent: String {
         lastIndex(of: "/").map { String(self[index(after: $0)...]) } ?? self

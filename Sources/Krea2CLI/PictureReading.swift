@@ -119,6 +119,6 @@ extension ReferencePicture {
         guard !files.isEmpty else {
             throw Failure(.badData, "\(folder): no PNG, JPEG or WebP file in this folder")
         }
-        return files.map { folder.hasSuffix("/") ? folder + $0 : "\(folder)/\($0)" }
+        return files.map(folder.path(of:))
     }
 }

@@ -11,7 +11,7 @@ enum StoredCalibration {
     static func folder(_ environment: [String: String]) -> String? {
         for (variable, inside) in zip(variables, ["krea2", ".cache/krea2"]) {
             guard let folder = environment[variable], folder.hasPrefix("/") else { continue }
-            return folder + (folder.hasSuffix("/") ? "" : "/") + inside
+            return folder.path(of: inside)
         }
         return nil
     }

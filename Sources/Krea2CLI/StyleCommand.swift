@@ -66,8 +66,8 @@ enum StyleCommand {
         _ output: String?
     ) throws(Failure) -> [String] {
         guard let output, !output.hasSuffix("/"), FileKind(of: output) != .folder else {
-            let folder = output.map { $0.hasSuffix("/") ? $0 : $0 + "/" } ?? ""
-            return paths.map { folder + $0.lastComponent.withoutSuffix + suffix }
+            let names = paths.map { $0.lastComponent.withoutSuffix + suffix }
+            return output.map { folder in names.map(folder.path(of:)) } ?? names
         }
         guard paths.count == 1 else {
             throw .usage(
